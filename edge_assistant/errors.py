@@ -5,6 +5,7 @@
     ├── ModelNotFoundError     (FileNotFoundError)   no bundle under the name or path asked for
     ├── BundleError            (ValueError)          a bundle that must not be loaded
     │   ├── BundleFileMissingError
+    │   ├── BundleManifestError
     │   ├── BundleVersionError
     │   ├── BundleSizeError
     │   └── BundleHashError
@@ -30,6 +31,72 @@ A class takes the facts and builds its own message: what is wrong, where, and ho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 
 class EdgeAssistantError(Exception):
     """The root: `except EdgeAssistantError` catches all that this project raises on purpose."""
+
+
+class ModelNotFoundError(EdgeAssistantError, FileNotFoundError):
+    """No bundle lies under the name or path asked for."""
+
+    def __init__(self, name: str, looked: Sequence[Path]) -> None:
+        """`looked` are the folders that were tried, in order."""
+        places = "".join(f"\n  {path}" for path in looked)
+        super().__init__(
+            f"no model {name!r}: a bundle is a folder with a manifest.json, and there is none at{places}\n"
+            f"Copy one there, name another by its path, or export one on a workstation:\n"
+            f"  edge-assistant-export model CHECKPOINT {looked[-1]}"
+        )
+
+
+class BundleError(EdgeAssistantError, ValueError):
+    """A bundle that must not be loaded."""
+
+
+class BundleFileMissingError(BundleError):
+    """A file of the bundle is not there."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` is the file."""
+        super().__init__(f"{path} is missing: copy the whole bundle again")
+
+
+class BundleManifestError(BundleError):
+    """The manifest cannot be read."""
+
+    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+        """`problems` name a key and what is wrong with it, one each."""
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        super().__init__(f"{path} is no manifest this runtime can read; export the model again:{listed}")
+        self.problems = tuple(problems)
+
+
+class BundleVersionError(BundleError):
+    """The bundle's format is of another time."""
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        """`found` is the manifest's format_version, `known` the one this runtime reads."""
+        mend = "update this runtime" if found > known else "export the model again"
+        super().__init__(f"{path} has format_version {found}, this runtime reads {known}: {mend}")
+
+
+class BundleSizeError(BundleError):
+    """A file is longer or shorter than the manifest says."""
+
+    def __init__(self, path: Path, expected: int, actual: int) -> None:
+        """Both sizes are bytes."""
+        what = "cut short" if actual < expected else "too long"
+        super().__init__(f"{path} is {what}: {actual} bytes, the manifest says {expected}; copy the bundle again")
+
+
+class BundleHashError(BundleError):
+    """A file's content is not what was exported."""
+
+    def __init__(self, path: Path, expected: str, actual: str) -> None:
+        """Both are SHA-256 in hexadecimal."""
+        super().__init__(
+            f"{path} is corrupt: its SHA-256 is {actual}, the manifest says {expected}; copy the bundle again"
+        )
