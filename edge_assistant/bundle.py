@@ -211,7 +211,7 @@ class Manifest:
         if isinstance(version, int) and version != FORMAT_VERSION:
             raise BundleVersionError(path, version, FORMAT_VERSION)
         try:
-            return _MANIFEST.validate_python(raw)
+            return _MANIFEST.validate_json(text)
         except ValidationError as error:
             problems = [f"{'.'.join(map(str, item['loc'])) or 'top level'}: {item['msg']}" for item in error.errors()]
             raise BundleManifestError(path, problems) from error

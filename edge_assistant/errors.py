@@ -31,8 +31,11 @@ A class takes the facts and builds its own message: what is wrong, where, and ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 
 class EdgeAssistantError(Exception):
