@@ -1,7 +1,11 @@
 """Every error this project raises on purpose.
 
     EdgeAssistantError
-    ├── ConfigError            (ValueError)          a key, file or value of the configuration
+    ├── ConfigError            (ValueError)          the configuration
+    │   ├── ConfigFileError                          a file that cannot be read, or is not TOML
+    │   ├── UnknownKeyError                          a key that no setting has
+    │   ├── InvalidValueError                        a value out of its type or range
+    │   └── SecretFileError                          a secret's file, missing or open to others
     ├── ModelNotFoundError     (FileNotFoundError)   no bundle under the name or path asked for
     ├── BundleError            (ValueError)          a bundle that must not be loaded
     │   ├── BundleFileMissingError
@@ -40,6 +44,43 @@ if TYPE_CHECKING:
 
 class EdgeAssistantError(Exception):
     """The root: `except EdgeAssistantError` catches all that this project raises on purpose."""
+
+
+class ConfigError(EdgeAssistantError, ValueError):
+    """The configuration cannot be used."""
+
+
+class ConfigFileError(ConfigError):
+    """A configuration file cannot be read, or is not TOML."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """`problem` is the system's or the parser's own word."""
+        super().__init__(f"{path}: {problem}; `edge-assistant config init` writes a fresh one")
+
+
+class UnknownKeyError(ConfigError):
+    """A key that no setting has."""
+
+    def __init__(self, source: str, key: str, nearest: str | None) -> None:
+        """`source` is a file or a variable, `key` is dotted, `nearest` the key that was likely meant."""
+        mend = f"did you mean {nearest}?" if nearest else "`edge-assistant config show` lists all there are"
+        super().__init__(f"{source}: there is no setting {key}; {mend}")
+
+
+class InvalidValueError(ConfigError):
+    """A value out of its setting's type or range."""
+
+    def __init__(self, source: str, key: str, value: object, expected: str) -> None:
+        """`expected` says what the value should be."""
+        super().__init__(f"{source}: {key} is {value!r}, expected: {expected}")
+
+
+class SecretFileError(ConfigError):
+    """A file that holds a secret is missing, empty, or open to others."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """`problem` says what is wrong and, where it can be mended, how."""
+        super().__init__(f"{path}: {problem}")
 
 
 class ModelNotFoundError(EdgeAssistantError, FileNotFoundError):
