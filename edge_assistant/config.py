@@ -193,7 +193,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise _explain(error, path) from error
         except SettingsError as error:
-            raise InvalidValueError("the environment", str(error), None, "JSON for a list or a table") from error
+            raise _explain_json(error) from error
         settings._file, settings._in_file = path, in_file
         return settings
 
@@ -333,8 +333,22 @@ def _explain(error: ValidationError, path: Path | None) -> UnknownKeyError | Inv
     if first["type"] == "extra_forbidden":
         table, _, _ = key.rpartition(".")
         return UnknownKeyError(source, key, _nearest(key, [f"{table}.{name}" for name in DeviceSettings.model_fields]))
+    if first["type"] == "missing":
+        return InvalidValueError(source, key, None, "a value")
     expected = "a table" if first["type"] == "model_type" else first["msg"].removeprefix("Value error, ")
     return InvalidValueError(source, key, first["input"], expected.removeprefix("Input should be "))
+
+
+def _explain_json(error: SettingsError) -> InvalidValueError:
+    """Find the variable whose list or table is not JSON: pydantic-settings names only its section."""
+    for variable, dotted in _variables().items():
+        section, _, key = dotted.partition(".")
+        if not key or isinstance(_model(section).model_fields[key].default, (tuple, dict)):
+            try:
+                json.loads(os.environ[variable])
+            except json.JSONDecodeError:
+                return InvalidValueError(variable, dotted, os.environ[variable], 'JSON, such as ["a", "b"] or {"a": 1}')
+    return InvalidValueError("the environment", "a value", None, str(error))
 
 
 def _clone_models() -> tuple[Path, ...]:
