@@ -198,6 +198,11 @@ class Settings(BaseSettings):
         return settings
 
     @property
+    def source(self) -> Path | None:
+        """The file that was read, None where there was none."""
+        return self._file
+
+    @property
     def model_folders(self) -> tuple[Path, ...]:
         """Where a model's name is looked up, in order."""
         return (*self.model.folders, state_directory() / "models", *_clone_models())

@@ -1,0 +1,34 @@
+"""The command line, where everything is put together: parse, build, call; no logic of its own.
+
+A command's module is imported when it is called, so `edge-assistant --help` loads neither numpy nor onnxruntime.
+Results go to standard output; errors are one line `edge-assistant: error: ...` on standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from edge_assistant.cli.parser import build_parser
+from edge_assistant.errors import ConfigError, EdgeAssistantError
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; return the exit code that `--help` documents."""
+    args = build_parser().parse_args(argv)
+    module, function = args.run.split(":")
+    run: Callable[..., int] = getattr(importlib.import_module(module), function)
+    try:
+        return run(args)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` closed it: nothing left to flush to
+        return OK
+    except (EdgeAssistantError, OSError) as error:
+        print(f"edge-assistant: error: {error}", file=sys.stderr)
+        return USAGE if isinstance(error, ConfigError) else FAILED

@@ -1,0 +1,101 @@
+"""`models list|inspect|verify|add`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_assistant.bundle import MANIFEST_FILE, Bundle, Manifest, cache_bytes_per_token, find_model
+from edge_assistant.config import Settings, state_directory
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+_MB = 1e6
+
+
+def list_models(args: Namespace) -> int:
+    """List what a name would find, in the order of the search; a folder that cannot be read is no model."""
+    settings = Settings.load(args.config)
+    manifests = [path for folder in settings.model_folders for path in sorted(folder.glob(f"*/{MANIFEST_FILE}"))]
+    rows = [_summary(path.parent) for path in manifests]
+    if args.json:
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        return 0
+    for row in rows:
+        print(f"{row['name']:20} {row['bits']:>2} bit {row['bytes'] / _MB:8.1f} MB  {row['path']}")
+    if not rows:
+        print("no models in", *settings.model_folders, sep="\n  ")
+    return 0
+
+
+def inspect(args: Namespace) -> int:
+    """Show what a model is, and how many tokens its cache holds with these settings."""
+    settings = Settings.load(args.config)
+    path = find_model(args.model, settings.model_folders)
+    manifest = _manifest(path)
+    if args.json:
+        print(json.dumps({"path": str(path), **asdict(manifest)}, ensure_ascii=False, indent=2))
+        return 0
+    shape, stored, per_token = manifest.architecture, manifest.quantization, cache_bytes_per_token(manifest)
+    budget = settings.engine.kv_cache_bytes
+    facts = {
+        "name": manifest.name,
+        "path": path,
+        "made by": manifest.created_by,
+        "from": f"{manifest.source.name} ({manifest.source.layout})",
+        "licence": manifest.licence or "not stated",
+        "layers": f"{shape.n_layers} of {shape.hidden_size}, {shape.n_heads} heads over {shape.n_kv_heads}",
+        "vocabulary": f"{shape.vocab_size} tokens, instruct format {manifest.instruct or 'none'}",
+        "weights": f"{stored.bits} bit in blocks of {stored.block_size}, head {stored.lm_head_bits} bit",
+        "size": f"{_bundle_bytes(manifest) / _MB:.1f} MB",
+        "cache": f"{manifest.cache.type}, {per_token} bytes a token, {budget // per_token} tokens in {budget} bytes",
+        "context": f"{shape.max_positions} tokens at most",
+        "quality": ", ".join(f"{name} {value:.4g}" for name, value in (manifest.quality or {}).items())
+        or "not measured",
+    }
+    for name, value in facts.items():
+        print(f"{name + ':':12}{value}")
+    return 0
+
+
+def verify(args: Namespace) -> int:
+    """Hash every file of a model."""
+    path = find_model(args.model, Settings.load(args.config).model_folders)
+    Bundle.open(path).verify()
+    print(f"{path}: every file is what its manifest says")
+    return 0
+
+
+def add(args: Namespace) -> int:
+    """Copy a model into the state directory under its own name; the copy takes its place once it is verified."""
+    path = find_model(args.model, Settings.load(args.config).model_folders)
+    manifest = _manifest(path)
+    target = state_directory() / "models" / manifest.name
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name in (MANIFEST_FILE, *manifest.files):
+        shutil.copy2(path / name, partial / name)
+    Bundle.open(partial).verify()
+    if target.exists():
+        shutil.rmtree(target)
+    partial.rename(target)
+    print(target)
+    return 0
+
+
+def _manifest(path: Path) -> Manifest:
+    return Manifest.from_json((path / MANIFEST_FILE).read_bytes(), path / MANIFEST_FILE)
+
+
+def _bundle_bytes(manifest: Manifest) -> int:
+    return sum(entry.bytes for entry in manifest.files.values())
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    manifest = _manifest(path)
+    return {"name": path.name, "bits": manifest.quantization.bits, "bytes": _bundle_bytes(manifest), "path": str(path)}
