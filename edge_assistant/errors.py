@@ -18,7 +18,9 @@
     │   ├── ContextOverflowError (ValueError)        the prompt and answer do not fit the cache
     │   └── SamplingError      (ValueError)          a sampling parameter out of its range
     ├── TextError              (ValueError)          a chat that its instruct format cannot hold
-    ├── HomeError              (ValueError)          a home description that cannot be read
+    ├── HomeError              (ValueError)          the home, and what may be done to it
+    │   ├── HomeFileError                            a home description that cannot be read
+    │   ├── CallError                                a call with a tool, slot, value or target that cannot be
     │   └── UnknownDeviceError (LookupError)         a call that names what the home does not list
     ├── MqttError                                    the broker and what arrives from it
     │   ├── BrokerLoginError   (PermissionError)
@@ -28,6 +30,10 @@
         ├── CheckpointError                          a checkpoint that is missing, truncated or misshapen
         │   └── UnsupportedArchitectureError
         ├── HubAccessError     (PermissionError)
+        ├── RecipeError                              a choice that no kernel knows
+        ├── OutputExistsError  (FileExistsError)     the bundle's folder is already there
+        ├── OutputBusyError    (BlockingIOError)     another export writes the same bundle
+        ├── OutputWriteError   (OSError)             the bundle could not be written
         └── VerificationError
 
 A class takes the facts and builds its own message: what is wrong, where, and how to mend it.
@@ -39,7 +45,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+    from difflib import get_close_matches
+from pathlib import Path
 
 
 class EdgeAssistantError(Exception):
@@ -144,3 +151,110 @@ class BundleHashError(BundleError):
         super().__init__(
             f"{path} is corrupt: its SHA-256 is {actual}, the manifest says {expected}; copy the bundle again"
         )
+
+
+class ExportError(EdgeAssistantError, ValueError):
+    """The workstation's side: a checkpoint that cannot become a bundle."""
+
+
+class RecipeError(ExportError):
+    """A choice of an export that no kernel knows."""
+
+    def __init__(self, option: str, value: object, allowed: Sequence[object]) -> None:
+        """`allowed` are the values there are, or the bound that was crossed."""
+        numbers = [known for known in allowed if isinstance(known, int)]
+        if isinstance(value, int) and numbers:
+            nearest: object = min(numbers, key=lambda known: abs(known - value))
+        else:
+            nearest = next(iter(get_close_matches(str(value), map(str, allowed), 1, 0.0)))
+        others = f"; there are {', '.join(map(str, allowed))}" if len(allowed) > 1 else ""
+        super().__init__(f"{option} cannot be {value}: the nearest that can is {nearest}{others}")
+
+
+class OutputExistsError(ExportError, FileExistsError):
+    """Something already lies where the bundle is to go."""
+
+    def __init__(self, path: Path, *, replaceable: bool) -> None:
+        """`path` is the bundle's folder; `replaceable` says whether what lies there is a bundle."""
+        mend = "or replace it with --overwrite" if replaceable else "for this is no bundle and will not be replaced"
+        super().__init__(f"{path} is already there: name another folder, {mend}")
+
+
+class OutputBusyError(ExportError, BlockingIOError):
+    """Another export writes the same bundle."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` is the bundle's folder."""
+        super().__init__(f"{path} is being written by another export: wait for it, or name another folder")
+
+
+class OutputWriteError(ExportError, OSError):
+    """The bundle could not be written; nothing of it is left under its name."""
+
+    def __init__(self, path: Path, needed: int, reason: OSError) -> None:
+        """`path` is the bundle's folder, `needed` its size in bytes."""
+        super().__init__(
+            f"{path} could not be written ({reason.strerror or reason}): the bundle needs {needed / 1e9:.2f} GB of space; "
+            f"nothing is left under its name"
+        )
+
+
+class HomeError(EdgeAssistantError, ValueError):
+    """The home, and what may be done to it."""
+
+
+class HomeFileError(HomeError):
+    """A home description that cannot be read."""
+
+    def __init__(self, source: Path | str, key: str, problem: str) -> None:
+        """`source` is the file, `key` the dotted place in it, empty for the whole."""
+        super().__init__(f"{source}: {key}: {problem}" if key else f"{source}: {problem}")
+
+
+class CallError(HomeError):
+    """A call that cannot be carried out; nothing was commanded. The message is a sentence for the person."""
+
+    def __init__(self, tool: str, problem: str) -> None:
+        """`problem` is a whole sentence."""
+        super().__init__(problem)
+        self.tool = tool
+
+
+class UnknownDeviceError(HomeError, LookupError):
+    """A call that names what the home does not list. The message is a sentence for the person."""
+
+    def __init__(self, wanted: str, nearest: Sequence[str] = ()) -> None:
+        """`wanted` is what was asked for (`a "hall lamp" in the hall`), `nearest` the names that come close."""
+        mend = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
+        super().__init__(f"I know of no {wanted} in this home.{mend}")
+
+
+class MqttError(EdgeAssistantError):
+    """The broker, and what arrives from it."""
+
+
+class BrokerLoginError(MqttError, PermissionError):
+    """The broker refuses us; trying again with the same login would not help."""
+
+    def __init__(self, address: str, username: str | None, reason: str) -> None:
+        """`address` is `host:port`, `reason` the broker's own word."""
+        who = f"the user {username!r}" if username else "an anonymous client"
+        super().__init__(f"the broker at {address} refuses {who} ({reason}): check mqtt.username and mqtt.password_file")
+
+
+class BrokerUnreachableError(MqttError, ConnectionError):
+    """No broker answers, or a broker of our own does not start."""
+
+    def __init__(self, address: str, reason: str, mend: str = "") -> None:
+        """`mend` says how it can be put right, where that is known."""
+        super().__init__(f"no broker at {address}: {reason}" + (f"; {mend}" if mend else ""))
+
+
+class RequestError(MqttError, ValueError):
+    """A question that cannot be answered as it arrived."""
+
+    def __init__(self, code: str, problem: str, request_id: str | None = None) -> None:
+        """`code` is one of docs/protocol.md, `request_id` the question's own where it could be read."""
+        super().__init__(problem)
+        self.code = code
+        self.request_id = request_id
