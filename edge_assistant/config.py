@@ -282,11 +282,11 @@ def _unit(field: FieldInfo) -> str:
 def _toml(value: Any) -> str:
     """Write a value as TOML on one line; JSON's strings, numbers and lists are TOML's too."""
     if isinstance(value, Mapping):
-        pairs = (f"{json.dumps(key, ensure_ascii=False)} = {_toml(item)}" for key, item in value.items())
+        pairs = (f"{_toml(key)} = {_toml(item)}" for key, item in value.items())
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # legal in JSON, not in TOML
 
 
 def _variable(section: str, key: str) -> str:

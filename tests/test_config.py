@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_assistant import config
+from edge_assistant.config import Settings
+from edge_assistant.errors import ConfigFileError, InvalidValueError, SecretFileError, UnknownKeyError
+
+KEYS = [(section, key) for section in Settings.model_fields for key in config._model(section).model_fields]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.startswith(config.ENV_PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+def test_every_key_has_a_default_a_description_and_a_unit(section: str, key: str) -> None:
+    field = config._model(section).model_fields[key]
+    assert not field.is_required()
+    assert field.description
+    assert config._unit(field)
+
+
+def test_environment_goes_before_file_and_file_before_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "c.toml", "[engine]\nthreads = 2\nprefill_chunk = 64\n")
+    monkeypatch.setenv("EDGE_ASSISTANT_ENGINE__THREADS", "3")
+    settings = Settings.load(file)
+    assert (settings.engine.threads, settings.engine.prefill_chunk, settings.engine.spinning) == (3, 64, False)
+    assert settings.origin("engine", "threads") == "EDGE_ASSISTANT_ENGINE__THREADS"
+    assert settings.origin("engine", "prefill_chunk") == str(file)
+    assert settings.origin("engine", "spinning") == "default"
+
+
+def test_the_file_of_the_user_is_found(tmp_path: Path) -> None:
+    (tmp_path / "config" / "edge-assistant").mkdir(parents=True)
+    file = write(tmp_path / "config" / "edge-assistant" / "config.toml", '[assistant]\nnode = "attic"\n')
+    settings = Settings.load()
+    assert (settings.assistant.node, settings.source) == ("attic", file)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.load().engine.threads = 4  # type: ignore[misc]
+
+
+def test_template_with_every_key_uncommented_is_the_defaults(tmp_path: Path) -> None:
+    text = config.template()
+    assert Settings.load(write(tmp_path / "as-is.toml", text)).model_dump() == Settings().model_dump()
+    table = tomllib.loads(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
+    assert [(section, key) for section in table for key in table[section]] == KEYS
+    table["mqtt"] = {key: value for key, value in table["mqtt"].items() if getattr(Settings().mqtt, key) is not None}
+    assert Settings(**table).model_dump() == Settings().model_dump()
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("[engine]\nthread = 4", UnknownKeyError, "engine.thread; did you mean engine.threads?"),
+        ("threads = 4", UnknownKeyError, "threads; did you mean engine.threads?"),
+        ("[engin]\nthreads = 4", UnknownKeyError, "no setting engin"),
+        (
+            '[home.devices.hall.lamp]\ndomain = "light"\nalias = ["x"]',
+            UnknownKeyError,
+            "did you mean home.devices.hall.lamp.aliases?",
+        ),
+        ('[engine]\nthreads = "many"', InvalidValueError, "engine.threads is 'many', expected: a valid integer"),
+        (
+            "[engine]\nkv_cache_bytes = 0",
+            InvalidValueError,
+            "engine.kv_cache_bytes is 0, expected: greater than or equal to 1",
+        ),
+        ("engine = 4", InvalidValueError, "engine is 4, expected: a table"),
+        (
+            "[home.devices.hall.lamp]\nunit = 'x'",
+            InvalidValueError,
+            "home.devices.hall.lamp.domain is None, expected: a value",
+        ),
+        ('[mqtt]\nbroker = "mqtt://user:secret@host"', InvalidValueError, "expected: a host name or address alone"),
+        ('[assistant]\nnode = "a/b"', InvalidValueError, "expected: one level of a topic"),
+        ('[mqtt]\nbase = "home/#"', InvalidValueError, "expected: a topic without wildcards"),
+        ("[engine\n", ConfigFileError, "not TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_names_file_key_and_mend(
+    tmp_path: Path, text: str, error: type[Exception], said: str
+) -> None:
+    file = write(tmp_path / "c.toml", text)
+    with pytest.raises(error) as raised:
+        Settings.load(file)
+    assert str(raised.value).startswith(f"{file}: ")
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("EDGE_ASSISTANT_ENGINE__THREAD", "4", UnknownKeyError),
+        ("EDGE_ASSISTANT_ENGIN__THREADS", "4", UnknownKeyError),
+        ("EDGE_ASSISTANT_ENGINE__THREADS", "many", InvalidValueError),
+        ("EDGE_ASSISTANT_ENGINE", "4", InvalidValueError),
+        ("EDGE_ASSISTANT_MODEL__FOLDERS", "/models", InvalidValueError),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, error: type[Exception]
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(error, match=f"^{name}: "):
+        Settings.load()
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFileError, match="No such file"):
+        Settings.load(tmp_path / "missing.toml")
+
+
+def test_a_list_and_a_table_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_ASSISTANT_MODEL__FOLDERS", '["~/models"]')
+    monkeypatch.setenv("EDGE_ASSISTANT_HOME__DEVICES", '{"hall": {"lamp": {"domain": "light"}}}')
+    settings = Settings.load()
+    assert settings.model.folders == (Path.home() / "models",)
+    assert settings.home.devices["hall"]["lamp"].domain == "light"
+
+
+def test_state_lies_where_systemd_says_else_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert config.state_directory() == tmp_path / "state" / "edge-assistant"
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/edge-assistant:/var/lib/other")
+    assert config.state_directory() == Path("/var/lib/edge-assistant")
+
+
+def test_models_are_looked_for_in_the_settings_then_the_state_then_the_clone(tmp_path: Path) -> None:
+    settings = Settings.load(write(tmp_path / "c.toml", f'[model]\nfolders = ["{tmp_path}"]'))
+    clone = Path(__file__).parents[1] / "models"
+    assert settings.model_folders == (tmp_path, tmp_path / "state" / "edge-assistant" / "models", clone)
+
+
+def test_a_secret_is_read_without_its_line_end(tmp_path: Path) -> None:
+    file = write(tmp_path / "password", "geheim\n")
+    file.chmod(0o600)
+    assert config.read_secret(file) == "geheim"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "said"), [("x", 0o604, "chmod 600"), ("x", 0o620, "chmod 600"), ("\n", 0o600, "empty")]
+)
+def test_a_secret_that_others_may_reach_or_that_is_empty_is_refused(
+    tmp_path: Path, text: str, mode: int, said: str
+) -> None:
+    file = write(tmp_path / "password", text)
+    file.chmod(mode)
+    with pytest.raises(SecretFileError, match=said):
+        config.read_secret(file)
+
+
+def test_a_missing_secret_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SecretFileError, match="password: No such file"):
+        config.read_secret(tmp_path / "password")
+
+
+@given(
+    st.recursive(
+        st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=6,
+    )
+)
+def test_what_is_written_as_toml_is_read_back(value: object) -> None:
+    assert tomllib.loads(f"key = {config._toml(value)}") == {"key": value}
+
+
+def test_show_is_toml_with_an_origin_on_every_line(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.toml", '[mqtt]\nusername = "lamp"\n[home.devices.hall."the lamp"]\ndomain = "light"\n')
+    shown = config.show(Settings.load(file))
+    assert f'username = "lamp"  # {file}' in shown
+    assert Settings(**tomllib.loads(shown)).model_dump() == Settings.load(file).model_dump()
