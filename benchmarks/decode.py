@@ -12,17 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).parent))
+from machine import machine
 from process_memory import MIB, resident
 
 LLAMA = "llama.cpp"
@@ -177,18 +176,6 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def machine() -> dict[str, Any]:
-    """Return what the figures were measured on."""
-    names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    packages = ["onnxruntime", "numpy"]
-    return {
-        "cpu": names[0] if names else platform.machine(),
-        "cores": len(names) or os.cpu_count(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-    }
-
-
 def main() -> None:
     """Read the command line and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -204,7 +191,7 @@ def main() -> None:
     if options.worker:
         work(options.worker[0], Path(options.worker[1]), options.context, options.threads)
         return
-    report = {**compare(options), "machine": machine()}
+    report = {**compare(options), "machine": machine(*(["llama-cpp-python"] if options.gguf else []))}
     print(json.dumps(report))
 
 
