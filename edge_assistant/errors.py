@@ -12,11 +12,15 @@
     │   ├── BundleManifestError
     │   ├── BundleVersionError
     │   ├── BundleSizeError
-    │   └── BundleHashError
+    │   ├── BundleHashError
+    │   └── BundleGraphError
     ├── EngineError
     │   ├── CacheBudgetError   (MemoryError)         the byte budget holds no token
     │   ├── ContextOverflowError (ValueError)        the prompt and answer do not fit the cache
-    │   └── SamplingError      (ValueError)          a sampling parameter out of its range
+    │   ├── PromptError        (ValueError)          a prompt that is empty or not of this vocabulary
+    │   ├── SamplingError      (ValueError)          a sampling parameter out of its range
+    │   ├── EngineBusyError                          a thread starts a generation inside its own
+    │   └── EngineClosedError
     ├── TextError              (ValueError)          a chat that its instruct format cannot hold
     ├── HomeError              (ValueError)          the home, and what may be done to it
     │   ├── HomeFileError                            a home description that cannot be read
@@ -45,8 +49,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from difflib import get_close_matches
-from pathlib import Path
+    from pathlib import Path
 
 
 class EdgeAssistantError(Exception):
@@ -153,6 +156,73 @@ class BundleHashError(BundleError):
         )
 
 
+class BundleGraphError(BundleError):
+    """The graph cannot be loaded, or is not the one the manifest describes."""
+
+    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+        """`problems` are what does not hold, one each."""
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        super().__init__(f"{path} does not fit its manifest or this onnxruntime; export the model again:{listed}")
+
+
+class EngineError(EdgeAssistantError):
+    """The engine cannot do what it is asked."""
+
+
+class CacheBudgetError(EngineError, MemoryError):
+    """The key/value cache's budget does not hold one token."""
+
+    def __init__(self, budget: int, per_token: int, max_positions: int) -> None:
+        """`budget` and `per_token` are bytes."""
+        super().__init__(
+            f"engine.kv_cache_bytes = {budget} holds no token: one costs {per_token} bytes in this model. "
+            f"{512 * per_token} bytes hold 512 tokens, {max_positions * per_token} the whole context of {max_positions}"
+        )
+
+
+class ContextOverflowError(EngineError, ValueError):
+    """The prompt and its answer are longer than the cache."""
+
+    def __init__(self, prompt: int, answer: int, capacity: int) -> None:
+        """All are tokens."""
+        self.excess = prompt + answer - capacity
+        super().__init__(
+            f"{prompt} tokens of prompt and {answer} of answer are {self.excess} more than the {capacity} the cache holds: "
+            f"shorten either, or raise engine.kv_cache_bytes"
+        )
+
+
+class PromptError(EngineError, ValueError):
+    """A prompt that is empty, or holds what is no token of this model."""
+
+    def __init__(self, length: int, vocab_size: int) -> None:
+        """`length` of the prompt is in tokens."""
+        problem = f"it holds an id outside 0..{vocab_size - 1}" if length else "it is empty"
+        super().__init__(f"the prompt cannot be read: {problem}")
+
+
+class SamplingError(EngineError, ValueError):
+    """A sampling parameter out of its range."""
+
+    def __init__(self, name: str, value: object, must: str) -> None:
+        """`must` says what holds for every right value, such as `be above 0`."""
+        super().__init__(f"{name} = {value!r}, but it must {must}")
+
+
+class EngineBusyError(EngineError):
+    """The thread that asks is itself in the middle of a generation, so waiting would be for ever."""
+
+    def __init__(self) -> None:
+        super().__init__("this thread has a generation under way: exhaust it or close it before the next")
+
+
+class EngineClosedError(EngineError):
+    """The engine was closed; its memory is gone."""
+
+    def __init__(self) -> None:
+        super().__init__("the engine is closed: load it again")
+
+
 class ExportError(EdgeAssistantError, ValueError):
     """The workstation's side: a checkpoint that cannot become a bundle."""
 
@@ -160,14 +230,9 @@ class ExportError(EdgeAssistantError, ValueError):
 class RecipeError(ExportError):
     """A choice of an export that no kernel knows."""
 
-    def __init__(self, option: str, value: object, allowed: Sequence[object]) -> None:
-        """`allowed` are the values there are, or the bound that was crossed."""
-        numbers = [known for known in allowed if isinstance(known, int)]
-        if isinstance(value, int) and numbers:
-            nearest: object = min(numbers, key=lambda known: abs(known - value))
-        else:
-            nearest = next(iter(get_close_matches(str(value), map(str, allowed), 1, 0.0)))
-        others = f"; there are {', '.join(map(str, allowed))}" if len(allowed) > 1 else ""
+    def __init__(self, option: str, value: object, nearest: object, allowed: Sequence[object] = ()) -> None:
+        """`nearest` is the value closest to what was asked for, `allowed` are all there are, where they are few."""
+        others = f"; there are {', '.join(map(str, allowed))}" if allowed else ""
         super().__init__(f"{option} cannot be {value}: the nearest that can is {nearest}{others}")
 
 
@@ -239,7 +304,9 @@ class BrokerLoginError(MqttError, PermissionError):
     def __init__(self, address: str, username: str | None, reason: str) -> None:
         """`address` is `host:port`, `reason` the broker's own word."""
         who = f"the user {username!r}" if username else "an anonymous client"
-        super().__init__(f"the broker at {address} refuses {who} ({reason}): check mqtt.username and mqtt.password_file")
+        super().__init__(
+            f"the broker at {address} refuses {who} ({reason}): check mqtt.username and mqtt.password_file"
+        )
 
 
 class BrokerUnreachableError(MqttError, ConnectionError):

@@ -1,0 +1,402 @@
+"""The dense Mistral architecture as an ONNX graph.
+
+    h = embedding[input_ids]
+    for each layer:
+        h += o(attention(rotate(q, k), v))      q, k, v = qkv(rms_norm(h))
+        h += down(silu(gate) * up)              gate, up = gate_up(rms_norm(h))
+    logits = lm_head(rms_norm(h))
+
+Choices, each measured (onnxruntime 1.31, CPU):
+- q, k and v are one matrix, and so are gate and up: fewer and larger products.
+- GroupQueryAttention rotates q and k itself (heads whose size divides by 16; others are rotated before it) and writes
+  keys and values into the cache that it was given: no copy of it.
+- SkipSimplifiedLayerNormalization adds a layer's output to the residual stream while it normalises the sum.
+- Only the positions whose logits are asked for pass through the last layer's products and lm_head.
+- An embedding that is tied to lm_head lies once in the file: both read the same bytes. It is gathered as
+  [vocab, blocks, block] and flattened afterwards, because a Reshape of the weight would be folded into a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_assistant.bundle import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    LOGITS,
+    LOGITS_TO_KEEP,
+    WEIGHTS_FILE,
+    Architecture,
+    Quantization,
+    past_key,
+    past_value,
+    present_key,
+    present_value,
+)
+from edge_assistant_export import __version__
+from edge_assistant_export.graph import MICROSOFT, DataFile, GraphWriter, Place
+from edge_assistant_export.quantize import Float32, n_blocks
+
+_END: Final = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight matrix [n_rows, row_size] of the bundle: tensors of the checkpoint on top of each other."""
+
+    sources: tuple[str, ...]
+    n_rows: int
+    row_size: int
+    bits: int
+    block_size: int
+    """Weights to a scale; 0 for float32."""
+    data: Place
+    scales: Place | None
+    """None for float32."""
+
+
+class LayerMatrices(NamedTuple):
+    """The four matrices of a layer."""
+
+    qkv: Matrix
+    o: Matrix
+    gate_up: Matrix
+    down: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All that lies in the file of weights, in the order of the file."""
+
+    file: DataFile
+    cos: Place
+    sin: Place
+    embedding: Matrix
+    layers: tuple[LayerMatrices, ...]
+    lm_head: Matrix
+    """The embedding itself where they are tied."""
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Every matrix once."""
+        head = () if self.lm_head is self.embedding else (self.lm_head,)
+        return (self.embedding, *(matrix for layer in self.layers for matrix in layer), *head)
+
+
+class CacheScales(NamedTuple):
+    """What one step of an int8 cache is worth, float32 [n_layers, n_kv_heads, head_dim] each."""
+
+    keys: Float32
+    values: Float32
+
+
+def plan_weights(architecture: Architecture, quantization: Quantization) -> Weights:
+    """Decide where every weight lies, before any is read."""
+    file = DataFile(WEIGHTS_FILE)
+    block_size = quantization.block_size or 0
+
+    def matrix(name: str, sources: tuple[str, ...], n_rows: int, row_size: int, bits: int) -> Matrix:
+        if bits == 32:
+            data, scales = file.place(name, np.float32, (n_rows, row_size)), None
+        else:
+            blocks = n_blocks(row_size, block_size)
+            data = file.place(name, np.uint8, (n_rows, blocks, block_size * bits // 8))
+            scales = file.place(f"{name}.scales", np.float32, (n_rows, blocks))
+        return Matrix(sources, n_rows, row_size, bits, block_size, data, scales)
+
+    def layer(number: int) -> LayerMatrices:
+        at, bits = f"layers.{number}.", quantization.bits
+        q_size, kv_size = (heads * architecture.head_dim for heads in (architecture.n_heads, architecture.n_kv_heads))
+        hidden, ffn = architecture.hidden_size, architecture.ffn_size
+        return LayerMatrices(
+            qkv=matrix(f"{at}qkv", (f"{at}q", f"{at}k", f"{at}v"), q_size + 2 * kv_size, hidden, bits),
+            o=matrix(f"{at}o", (f"{at}o",), hidden, q_size, bits),
+            gate_up=matrix(f"{at}gate_up", (f"{at}gate", f"{at}up"), 2 * ffn, hidden, bits),
+            down=matrix(f"{at}down", (f"{at}down",), hidden, ffn, bits),
+        )
+
+    vocab, hidden = architecture.vocab_size, architecture.hidden_size
+    cos, sin = (
+        file.place(f"rotary.{name}", np.float32, (architecture.max_positions, architecture.head_dim // 2))
+        for name in ("cos", "sin")
+    )
+    embedding = matrix("embedding", ("embedding",), vocab, hidden, quantization.embedding_bits)
+    layers = tuple(layer(number) for number in range(architecture.n_layers))
+    tied = architecture.tied_embedding
+    lm_head = embedding if tied else matrix("lm_head", ("lm_head",), vocab, hidden, quantization.lm_head_bits)
+    return Weights(file, cos, sin, embedding, layers, lm_head)
+
+
+def rotary_tables(architecture: Architecture) -> tuple[Float32, Float32]:
+    """Return cos and sin of every position's angles, each [max_positions, head_dim / 2] (RoFormer, arXiv 2104.09864)."""
+    steps = np.arange(0, architecture.head_dim, 2, dtype=np.float64) / architecture.head_dim
+    angles = np.outer(np.arange(architecture.max_positions, dtype=np.float64), architecture.rope_theta**-steps)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def build_graph(
+    architecture: Architecture,
+    quantization: Quantization,
+    weights: Weights,
+    norm: Callable[[str], Float32],
+    cache_scales: CacheScales | None = None,
+) -> ir.Model:
+    """Return the graph whose weights lie where `weights` says.
+
+    `norm` gives the vectors of the RMS norms by their canonical names; `cache_scales` make the cache int8.
+    """
+    return _Mistral(architecture, quantization, weights, norm, cache_scales).build()
+
+
+class _Lengths(NamedTuple):
+    """What attention wants to know of the rows of a batch."""
+
+    last_positions: ir.Value
+    """int32 [batch]: of each row the number of its tokens, less one."""
+    total: ir.Value
+    """int32 scalar: the length of the longest row."""
+    positions: ir.Value | None
+    """int64 [batch, seq], where heads are rotated outside of GroupQueryAttention."""
+
+
+class _Mistral:
+    """One graph in the making."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        quantization: Quantization,
+        weights: Weights,
+        norm: Callable[[str], Float32],
+        cache_scales: CacheScales | None,
+    ) -> None:
+        self.architecture = architecture
+        self.quantization = quantization
+        self.weights = weights
+        self.norm = norm
+        self.cache_scales = cache_scales
+        self.graph = GraphWriter("mistral", weights.file)
+
+    def build(self) -> ir.Model:
+        """Write the inputs, the layers and the head."""
+        graph = self.graph
+        ids = graph.input(INPUT_IDS, ir.DataType.INT64, ("batch", "seq"))
+        mask = graph.input(ATTENTION_MASK, ir.DataType.INT64, ("batch", "total"))
+        lengths = self._lengths(ids, mask)
+        past = [self._past(number) for number in range(self.architecture.n_layers)]
+        keep = graph.input(LOGITS_TO_KEEP, ir.DataType.INT64, (), default=np.array(1, np.int64))
+        start = graph.node("Neg", [self._as_vector(keep)], "logits_start")
+
+        residual = self._embed(ids)
+        normed = self._first_norm(residual)
+        presents: list[ir.Value] = []
+        for number, layer in enumerate(self.weights.layers):
+            at = f"layers.{number}."
+            attended, *present = self._attention(number, normed, past[number], lengths)
+            presents += present
+            if number == self.architecture.n_layers - 1:
+                attended, residual = (self._last(value, start) for value in (attended, residual))
+            output = self._matmul(attended, layer.o, f"{at}o_out")
+            normed, residual = self._add_and_norm(output, residual, f"{at}ffn_norm")
+            output = self._feed_forward(normed, layer, at)
+            following = "norm" if number == self.architecture.n_layers - 1 else f"layers.{number + 1}.attention_norm"
+            normed, residual = self._add_and_norm(output, residual, following)
+        logits = self._matmul(normed, self.weights.lm_head, "lm_head_out")
+
+        graph.output(logits, LOGITS, ir.DataType.FLOAT, ("batch", 1, self.architecture.vocab_size))
+        for number in range(self.architecture.n_layers):
+            for value, name in zip(presents[2 * number :], (present_key(number), present_value(number)), strict=False):
+                graph.output(value, name, self._cache_dtype, self._cache_shape("total"))
+        return graph.model("edge-assistant-export", __version__, {})
+
+    @property
+    def _cache_dtype(self) -> ir.DataType:
+        return ir.DataType.FLOAT if self.cache_scales is None else ir.DataType.INT8
+
+    def _cache_shape(self, positions: str) -> tuple[int | str, ...]:
+        return ("batch", self.architecture.n_kv_heads, positions, self.architecture.head_dim)
+
+    def _past(self, number: int) -> tuple[ir.Value, ir.Value]:
+        shape = self._cache_shape("past")
+        return (
+            self.graph.input(past_key(number), self._cache_dtype, shape),
+            self.graph.input(past_value(number), self._cache_dtype, shape),
+        )
+
+    def _lengths(self, ids: ir.Value, mask: ir.Value) -> _Lengths:
+        graph = self.graph
+        one = graph.constant("one", np.array(1, np.int64))
+        axis = graph.constant("at_1", np.array([1], np.int64))
+        last = graph.node("Sub", [graph.node("ReduceSum", [mask, axis], "counts", keepdims=0), one], "last")
+        total = graph.node("Gather", [graph.node("Shape", [mask], "mask_shape"), one], "total", axis=0)
+        int32 = ir.DataType.INT32.value
+        return _Lengths(
+            graph.node("Cast", [last], "last_positions", to=int32),
+            graph.node("Cast", [total], "total_sequence_length", to=int32),
+            None if self._rotates_in_kernel else self._positions(ids, last),
+        )
+
+    def _positions(self, ids: ir.Value, last: ir.Value) -> ir.Value:
+        """Return the position of every token [batch, seq]: they end with `last`, and a padded prompt begins at 0."""
+        graph = self.graph
+        zero, one = (graph.constant(name, np.array(number, np.int64)) for number, name in enumerate(("zero", "one")))
+        seq = graph.node("Gather", [graph.node("Shape", [ids], "ids_shape"), one], "seq", axis=0)
+        steps = graph.node("Range", [zero, seq, one], "steps")
+        before = graph.node("Sub", [graph.node("Add", [last, one], "lengths"), seq], "before")
+        first = graph.node("Unsqueeze", [graph.node("Max", [before, zero], "first"), one], "first_positions")
+        return graph.node("Add", [first, steps], "positions")
+
+    def _as_vector(self, scalar: ir.Value) -> ir.Value:
+        shape = self.graph.constant("shape_of_vector", np.array([1], np.int64))
+        return self.graph.node("Reshape", [scalar, shape], f"{scalar.name}_vector")
+
+    def _embed(self, ids: ir.Value) -> ir.Value:
+        graph, matrix = self.graph, self.weights.embedding
+        if matrix.scales is None:
+            return graph.node("Gather", [graph.weight(matrix.data), ids], "embedding_out", axis=0)
+        rows = graph.node(
+            "GatherBlockQuantized",
+            [
+                graph.weight(matrix.data),
+                ids,
+                graph.weight(matrix.scales, shape=(*matrix.scales.shape, 1), suffix=".gathered"),
+            ],
+            "embedding_blocks",
+            domain=MICROSOFT,
+            bits=matrix.bits,
+            block_size=matrix.block_size,
+            gather_axis=0,
+            quantize_axis=2,
+        )
+        flat = graph.constant("shape_of_rows", np.array([0, 0, -1], np.int64))
+        hidden = graph.node("Reshape", [rows, flat], "embedding_out")
+        if matrix.row_size % matrix.block_size:
+            hidden = self._slice(hidden, 0, self.architecture.hidden_size, axis=2, name="embedding_cut")
+        return hidden
+
+    def _slice(self, value: ir.Value, start: int, end: int, axis: int, name: str) -> ir.Value:
+        bounds = [self.graph.constant(f"at_{number}", np.array([number], np.int64)) for number in (start, end, axis)]
+        return self.graph.node("Slice", [value, *bounds], name)
+
+    def _last(self, value: ir.Value, start: ir.Value) -> ir.Value:
+        """Return the last positions of [batch, seq, size], from the negative `start` on."""
+        end, axis = (self.graph.constant(f"at_{number}", np.array([number], np.int64)) for number in (_END, 1))
+        return self.graph.node("Slice", [value, start, end, axis], f"{value.name}_last")
+
+    def _first_norm(self, hidden: ir.Value) -> ir.Value:
+        name = "layers.0.attention_norm"
+        return self.graph.node(
+            "SimplifiedLayerNormalization",
+            [hidden, self.graph.constant(name, self.norm(name))],
+            f"{name}_out",
+            axis=-1,
+            epsilon=self.architecture.norm_eps,
+            stash_type=1,
+        )
+
+    def _add_and_norm(self, output: ir.Value, residual: ir.Value, name: str) -> tuple[ir.Value, ir.Value]:
+        """Return the norm of the sum, and the sum: the new residual stream."""
+        normed, _, _, total = self.graph.nodes(
+            "SkipSimplifiedLayerNormalization",
+            [output, residual, self.graph.constant(name, self.norm(name))],
+            (f"{name}_out", "", "", f"{name}_residual"),
+            domain=MICROSOFT,
+            epsilon=self.architecture.norm_eps,
+        )
+        return normed, total
+
+    def _matmul(self, value: ir.Value, matrix: Matrix, name: str) -> ir.Value:
+        """Return value [batch, seq, row_size] times the transposed matrix: [batch, seq, n_rows]."""
+        graph = self.graph
+        if matrix.scales is None:
+            return graph.node("FusedMatMul", [value, graph.weight(matrix.data)], name, domain=MICROSOFT, transB=1)
+        return graph.node(
+            "MatMulNBits",
+            [value, graph.weight(matrix.data), graph.weight(matrix.scales)],
+            name,
+            domain=MICROSOFT,
+            N=matrix.n_rows,
+            K=matrix.row_size,
+            bits=matrix.bits,
+            block_size=matrix.block_size,
+            accuracy_level=self.quantization.accuracy_level,
+        )
+
+    def _attention(
+        self, number: int, normed: ir.Value, past: tuple[ir.Value, ir.Value], lengths: _Lengths
+    ) -> tuple[ir.Value, ...]:
+        """Return the attended values [batch, seq, n_heads * head_dim] and the present keys and values."""
+        architecture = self.architecture
+        at = f"layers.{number}."
+        qkv = self._matmul(normed, self.weights.layers[number].qkv, f"{at}qkv_out")
+        attributes: dict[str, int | float | str] = {
+            "num_heads": architecture.n_heads,
+            "kv_num_heads": architecture.n_kv_heads,
+            "scale": architecture.head_dim**-0.5,
+        }
+        inputs: list[ir.Value | None]
+        if self._rotates_in_kernel:
+            inputs = [qkv, None, None, *past, lengths.last_positions, lengths.total, *self._rotary()]
+            attributes["do_rotary"] = 1
+        else:
+            inputs = [
+                *self._rotated(qkv, lengths.positions, at),
+                *past,
+                lengths.last_positions,
+                lengths.total,
+                None,
+                None,
+            ]
+        if architecture.sliding_window is not None:
+            attributes["local_window_size"] = architecture.sliding_window
+        if self.cache_scales is not None:
+            inputs += [None, None, None, *self._scales(number, self.cache_scales)]
+            attributes |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+        names = (f"{at}attended", f"{at}present_key", f"{at}present_value")
+        return tuple(self.graph.nodes("GroupQueryAttention", inputs, names, domain=MICROSOFT, **attributes))
+
+    @property
+    def _rotates_in_kernel(self) -> bool:
+        """GroupQueryAttention rotates only heads whose size divides by 16."""
+        return self.architecture.head_dim % 16 == 0
+
+    def _rotary(self) -> tuple[ir.Value, ir.Value]:
+        return self.graph.weight(self.weights.cos), self.graph.weight(self.weights.sin)
+
+    def _rotated(self, qkv: ir.Value, positions: ir.Value | None, at: str) -> list[ir.Value]:
+        """Return q and k, rotated, and v."""
+        graph, architecture = self.graph, self.architecture
+        heads = (architecture.n_heads, architecture.n_kv_heads, architecture.n_kv_heads)
+        sizes = graph.constant("qkv_sizes", np.array(heads, np.int64) * architecture.head_dim)
+        q, k, v = graph.nodes("Split", [qkv, sizes], (f"{at}q", f"{at}k", f"{at}v"), axis=-1)
+        q, k = (
+            graph.node(
+                "RotaryEmbedding",
+                [value, positions, *self._rotary()],
+                f"{value.name}_rotated",
+                domain=MICROSOFT,
+                num_heads=n_heads,
+            )
+            for value, n_heads in zip((q, k), heads, strict=False)
+        )
+        return [q, k, v]
+
+    def _scales(self, number: int, scales: CacheScales) -> list[ir.Value]:
+        """Return what a step of the layer's keys and values is worth, [1, n_kv_heads, 1, head_dim] each."""
+        return [
+            self.graph.constant(f"layers.{number}.{name}_scale", array[number][np.newaxis, :, np.newaxis, :])
+            for name, array in zip(("k", "v"), scales, strict=True)
+        ]
+
+    def _feed_forward(self, normed: ir.Value, layer: LayerMatrices, at: str) -> ir.Value:
+        """Return down(silu(gate) * up) (SwiGLU, arXiv 2002.05202)."""
+        graph = self.graph
+        gate_up = self._matmul(normed, layer.gate_up, f"{at}gate_up_out")
+        gate, up = graph.nodes("Split", [gate_up], (f"{at}gate", f"{at}up"), axis=-1, num_outputs=2)
+        silu = graph.node("Mul", [gate, graph.node("Sigmoid", [gate], f"{at}sigmoid")], f"{at}silu")
+        return self._matmul(graph.node("Mul", [silu, up], f"{at}gated"), layer.down, f"{at}down_out")

@@ -1,0 +1,100 @@
+"""What to make of a checkpoint: every choice of an export, checked when it is written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from edge_assistant.bundle import Architecture, InstructVersion, Quantization
+from edge_assistant.errors import RecipeError
+from edge_assistant_export.quantize import Method
+
+Bits = Literal[4, 8, 32]
+HeadBits = Literal[4, 8]
+BlockSize = Literal[32, 64, 128]
+CacheType = Literal["float32", "int8"]
+
+# No board of ours holds a longer context: 32,768 positions of a 7B are 8.6 GB of float32 cache, and the rotary tables
+# of a million positions would be half a gigabyte of the bundle.
+LONGEST_DEFAULT: Final = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The choices of one export; what is None is decided by the checkpoint.
+
+    Raises:
+        RecipeError: A value is none of those that the kernels know; the nearest one is named.
+    """
+
+    name: str | None = None
+    """What the bundle is called; None: as its folder."""
+    bits: Bits = 4
+    """Bits of a weight in the matrices and, unless said otherwise, in embedding and lm_head; 32 keeps float32."""
+    block_size: BlockSize = 32
+    """Weights that share a scale: 32 is the more exact, 128 the smaller and faster."""
+    lm_head_bits: HeadBits | None = None
+    """Bits of lm_head (and of an embedding tied to it); None: `bits`."""
+    method: Method = "least_squares"
+    accuracy_level: Literal[0, 4] = 4
+    """4 multiplies in int8, 0 in float32: onnxruntime's own scale."""
+    cache: CacheType = "float32"
+    calibration: Path | None = None
+    """A text whose keys and values give an int8 cache its scales; None: text that the model samples itself."""
+    sequence_length: int | None = None
+    """Positions that the rotary tables cover; None: the checkpoint's, at most LONGEST_DEFAULT."""
+    instruct: InstructVersion | None = None
+    """The format of a chat; None: what the checkpoint's tokenizer shows."""
+    licence: str | None = None
+    """None: what the checkpoint says."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no kernel knows."""
+        _check("bits", self.bits, get_args(Bits))
+        _check("block_size", self.block_size, get_args(BlockSize))
+        _check("lm_head_bits", self.lm_head_bits, (None, *get_args(HeadBits)))
+        _check("method", self.method, get_args(Method))
+        _check("accuracy_level", self.accuracy_level, (0, 4))
+        _check("cache", self.cache, get_args(CacheType))
+        _check("instruct", self.instruct, (None, *get_args(InstructVersion)))
+        if self.sequence_length is not None and self.sequence_length < 1:
+            raise RecipeError("sequence_length", self.sequence_length, 1)
+        if self.bits == 32 and self.lm_head_bits is not None:
+            raise RecipeError("lm_head_bits", self.lm_head_bits, "none, as bits is 32")
+
+    def quantization(self, architecture: Architecture) -> Quantization:
+        """Return how the weights of this architecture are stored."""
+        head_bits = self.lm_head_bits or self.bits
+        return Quantization(
+            bits=self.bits,
+            block_size=None if self.bits == 32 else self.block_size,
+            lm_head_bits=head_bits,
+            embedding_bits=head_bits if architecture.tied_embedding else self.bits,
+            accuracy_level=0 if self.bits == 32 else self.accuracy_level,
+            method="none" if self.bits == 32 else self.method,
+        )
+
+    def positions(self, architecture: Architecture) -> int:
+        """Return how many positions the bundle covers: never more than the checkpoint was made for.
+
+        Raises:
+            RecipeError: More were asked for.
+        """
+        if self.sequence_length is None:
+            return min(architecture.max_positions, LONGEST_DEFAULT)
+        if self.sequence_length > architecture.max_positions:
+            raise RecipeError("sequence_length", self.sequence_length, architecture.max_positions)
+        return self.sequence_length
+
+
+def _check(option: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value in allowed:
+        return
+    numbers = [known for known in allowed if isinstance(known, int)]
+    if isinstance(value, int) and numbers:
+        nearest: object = min(numbers, key=lambda known: abs(known - value))
+    else:
+        nearest = get_close_matches(str(value), map(str, allowed), n=1, cutoff=0)[0]
+    raise RecipeError(option, value, nearest, allowed)

@@ -1,0 +1,255 @@
+"""Writes a bundle: the weights streamed from the checkpoint through the quantiser into their places, then the rest.
+
+Contract: whatever happens, the bundle's folder appears whole or not at all. All is written into `.NAME.partial` beside
+it, made durable, and renamed at the end. A folder that a killed export left behind is emptied and used again.
+
+Every worker holds one piece of one matrix; nothing grows with the size of the checkpoint. Space for the weights is
+taken from the disk at the start, so that a disk that is too small says so at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_assistant.bundle import (
+    FORMAT_VERSION,
+    GRAPH_FILE,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    CacheSpec,
+    FileEntry,
+    Manifest,
+    Source,
+)
+from edge_assistant.errors import OutputBusyError, OutputExistsError, OutputWriteError
+from edge_assistant_export import __version__
+from edge_assistant_export.graph import Place, serialize
+from edge_assistant_export.mistral import CacheScales, Matrix, Weights, build_graph, plan_weights, rotary_tables
+from edge_assistant_export.neighbours import genai_config, huggingface_config
+from edge_assistant_export.quantize import Method, quantize
+
+if TYPE_CHECKING:
+    from edge_assistant_export.checkpoint import Checkpoint
+    from edge_assistant_export.recipe import Recipe
+
+Progress = Callable[[int, int], None]
+"""Told how many weights of how many are done."""
+
+# Weights a worker takes at a time: 16 MB as float32.
+_PIECE: Final = 4 << 20
+
+
+def export(
+    checkpoint: Checkpoint, recipe: Recipe, out: Path, progress: Progress | None = None, *, overwrite: bool = False
+) -> Manifest:
+    """Write the bundle that the recipe makes of a checkpoint, and return its manifest.
+
+    Raises:
+        OutputExistsError: `out` exists and is not to be overwritten, or is no bundle.
+        OutputBusyError: Another export writes it.
+        OutputWriteError: The disk is full or otherwise refuses.
+        CheckpointError: A tensor cannot be read.
+        RecipeError: The recipe asks for what the checkpoint does not have.
+    """
+    out = out.absolute()
+    check_output(out, overwrite=overwrite)
+    manifest = describe(checkpoint, recipe, out.name)
+    weights = plan_weights(manifest.architecture, manifest.quantization)
+    cache_scales = _cache_scales(checkpoint, recipe)
+    try:
+        with _partial_folder(out) as folder:
+            _write_weights(folder / WEIGHTS_FILE, weights, manifest, checkpoint, progress or _silent)
+            model = build_graph(manifest.architecture, manifest.quantization, weights, checkpoint.tensor, cache_scales)
+            _write(folder / GRAPH_FILE, serialize(model))
+            _write(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
+            _write_json(folder / "config.json", huggingface_config(manifest))
+            _write_json(folder / "genai_config.json", genai_config(manifest))
+            files = {file.name: FileEntry.of(file) for file in sorted(folder.iterdir())}
+            manifest = replace(manifest, files=files)
+            _write(folder / MANIFEST_FILE, manifest.to_json().encode())
+            _publish(folder, out)
+    except OSError as error:
+        if isinstance(error, OutputBusyError):
+            raise
+        raise OutputWriteError(out, weights.file.size, error) from error
+    return manifest
+
+
+def check_output(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that is there already; only a bundle may be overwritten.
+
+    Raises:
+        OutputExistsError
+    """
+    if out.exists():
+        replaceable = (out / MANIFEST_FILE).is_file()
+        if not (overwrite and replaceable):
+            raise OutputExistsError(out, replaceable=replaceable)
+
+
+def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
+    """Return the manifest of the bundle to be, with no files in it yet.
+
+    Raises:
+        RecipeError: The recipe asks for what the checkpoint does not have.
+    """
+    architecture = replace(checkpoint.config, max_positions=recipe.positions(checkpoint.config))
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        name=recipe.name or name,
+        created_by=f"edge-assistant-export {__version__}",
+        architecture=architecture,
+        quantization=recipe.quantization(architecture),
+        cache=CacheSpec(recipe.cache),
+        instruct=recipe.instruct or checkpoint.instruct,
+        special_ids=checkpoint.special_ids(),
+        licence=recipe.licence or checkpoint.licence,
+        source=Source(checkpoint.source_name, checkpoint.layout, checkpoint.revision),
+        assistant=checkpoint.assistant,
+        files={},
+        quality=None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some rows of a matrix: `rows` of the tensor `source`, which go to `first_row` and the following."""
+
+    matrix: Matrix
+    source: str
+    rows: slice
+    first_row: int
+
+
+def _pieces(weights: Weights, checkpoint: Checkpoint) -> Iterator[_Piece]:
+    for matrix in weights.matrices:
+        step = max(1, _PIECE // matrix.row_size)
+        first_row = 0
+        for source in matrix.sources:
+            n_rows = checkpoint.shape(source)[0]
+            for start in range(0, n_rows, step):
+                yield _Piece(matrix, source, slice(start, min(start + step, n_rows)), first_row + start)
+            first_row += n_rows
+
+
+def _write_weights(
+    path: Path, weights: Weights, manifest: Manifest, checkpoint: Checkpoint, progress: Progress
+) -> None:
+    """Write the file of weights; numpy's loops let go of the interpreter lock, so threads use every core."""
+    method: Method = "maximum" if manifest.quantization.method == "maximum" else "least_squares"
+    total = sum(matrix.n_rows * matrix.row_size for matrix in weights.matrices)
+    done = 0
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, weights.file.size)
+        for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
+            _write_rows(file.fileno(), place, 0, table)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "quantise") as pool:
+            futures = [
+                pool.submit(_write_piece, file.fileno(), piece, checkpoint, method)
+                for piece in _pieces(weights, checkpoint)
+            ]
+            try:
+                for future in as_completed(futures):
+                    done += future.result()
+                    progress(done, total)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        os.fsync(file.fileno())
+
+
+def _write_piece(file: int, piece: _Piece, checkpoint: Checkpoint, method: Method) -> int:
+    """Quantise and write a piece; return how many weights that were."""
+    rows = checkpoint.tensor(piece.source, piece.rows)
+    matrix = piece.matrix
+    if matrix.scales is None:
+        _write_rows(file, matrix.data, piece.first_row, rows)
+    else:
+        packed = quantize(rows, matrix.bits, matrix.block_size, method)
+        _write_rows(file, matrix.data, piece.first_row, packed.data)
+        _write_rows(file, matrix.scales, piece.first_row, packed.scales)
+    return rows.size
+
+
+def _write_rows(file: int, place: Place, first_row: int, rows: npt.NDArray[Any]) -> None:
+    row_bytes = place.nbytes // place.shape[0]
+    offset = place.offset + first_row * row_bytes
+    left = memoryview(np.ascontiguousarray(rows)).cast("B")
+    while left:
+        written = os.pwrite(file, left, offset)
+        left, offset = left[written:], offset + written
+
+
+def _cache_scales(checkpoint: Checkpoint, recipe: Recipe) -> CacheScales | None:
+    if recipe.cache == "float32":
+        return None
+    raise NotImplementedError
+
+
+@contextmanager
+def _partial_folder(out: Path) -> Iterator[Path]:
+    """Give an empty folder beside `out`, which is locked while it is used and removed unless it was published."""
+    folder = out.with_name(f".{out.name}.partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputBusyError(out) from error
+        try:
+            for stale in folder.iterdir():
+                stale.unlink()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Give the finished folder its name; a bundle that had it steps aside first and is then removed."""
+    _sync_folder(folder)
+    old = out.with_name(f".{out.name}.old")
+    if out.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+    folder.rename(out)
+    _sync_folder(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    _write(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _silent(_done: int, _total: int) -> None:
+    pass
