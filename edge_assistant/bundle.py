@@ -123,11 +123,9 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class CacheSpec:
-    """How the graph keeps keys and values."""
+    """How the graph keeps keys and values: each layer holds every position of the context, also under a window."""
 
     type: Literal["float32", "int8"]
-    window: _Size | None = None
-    """Positions a bounded cache keeps (`sliding_window_cache`), None where the cache holds the whole context."""
 
     @property
     def item_bytes(self) -> int:

@@ -187,7 +187,7 @@ class ContextOverflowError(EngineError, ValueError):
         """All are tokens."""
         self.excess = prompt + answer - capacity
         super().__init__(
-            f"{prompt} tokens of prompt and {answer} of answer are {self.excess} more than the {capacity} the cache holds: "
+            f"{prompt} tokens of prompt and {answer} of answer are {self.excess} more than the {capacity} that fit: "
             f"shorten either, or raise engine.kv_cache_bytes"
         )
 

@@ -1,0 +1,136 @@
+"""From logits to a token, in a fixed order.
+
+1. repetition penalty  a logit of a token that was seen is divided by it where positive, multiplied where negative
+                       (CTRL, arXiv:1909.05858)
+2. temperature         0 takes the best logit here and ends; else logits are divided by it
+3. top_k               the k best stay
+4. top_p               of their probabilities, the fewest that reach p together stay (arXiv:1904.09751)
+5. min_p               those at least min_p times as probable as the best stay (arXiv:2407.01082)
+6. one draw            among those that stayed, in proportion to their probabilities
+
+A tie at the edge keeps all that are tied, so what stays depends on the logits alone and not on an order of sorting. The
+draw is a function of the seed and the position alone (Philox is counter-based): a text that is continued in a second
+generation goes on as it would have in the first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_assistant.errors import SamplingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_FIRST_GUESS = 64
+"""How many of the most probable tokens are sorted at first to find top_p; most distributions need no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How an answer is chosen and when it ends."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps all."""
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop_ids: frozenset[int] = frozenset()
+    """Tokens that end the answer; they are not part of it."""
+
+    def __post_init__(self) -> None:
+        """Raise SamplingError for a value out of its range."""
+        ranges = (
+            ("max_tokens", self.max_tokens >= 1, "be at least 1"),
+            ("temperature", 0 <= self.temperature < math.inf, "be 0 or above"),
+            ("top_p", 0 < self.top_p <= 1, "be above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "be 0 (all) or above"),
+            ("min_p", 0 <= self.min_p <= 1, "be between 0 and 1"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "be above 0"),
+            ("seed", 0 <= self.seed < 2**64, "be between 0 and 2**64 - 1"),
+        )
+        for name, holds, must in ranges:
+            if not holds:
+                raise SamplingError(name, getattr(self, name), must)
+
+
+class Sampler:
+    """Draws the tokens of one generation."""
+
+    def __init__(self, params: SamplingParams, vocab_size: int) -> None:
+        self._params = params
+        self._seen = np.zeros(vocab_size, np.bool_)
+
+    def see(self, ids: NDArray[np.int64] | Sequence[int]) -> None:
+        """Note tokens that the repetition penalty counts as said."""
+        self._seen[ids] = True
+
+    def sample(self, logits: NDArray[np.float32], position: int) -> int:
+        """Return the token to stand at a position of the context, from logits [vocab]; note it as seen."""
+        params = self._params
+        if params.repetition_penalty != 1:
+            logits = _penalise(logits, self._seen, params.repetition_penalty)
+        if params.temperature == 0:
+            token = int(logits.argmax())
+        else:
+            ids, probabilities = candidates(logits, params)
+            token = int(ids[_draw(probabilities, params.seed, position)])
+        self._seen[token] = True
+        return token
+
+
+def candidates(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the tokens [n] that stay, in ascending order, and their probabilities [n], not rescaled to a sum of 1.
+
+    Temperature, which must not be 0, top_k, top_p and min_p are applied to logits [vocab].
+    """
+    ids = np.arange(len(logits))
+    if 0 < params.top_k < len(logits):
+        edge = np.partition(logits, -params.top_k)[-params.top_k]
+        ids = np.flatnonzero(logits >= edge)
+        logits = logits[ids]
+    # The best is taken off before dividing: a temperature near 0 must not overflow.
+    probabilities = np.exp((logits - logits.max()) / np.float32(params.temperature))
+    probabilities /= probabilities.sum()
+    edge = probabilities.max() * np.float32(params.min_p)
+    if params.top_p < 1:
+        edge = max(edge, _nucleus_edge(probabilities, params.top_p))
+    stay = np.flatnonzero(probabilities >= edge)
+    return ids[stay], probabilities[stay]
+
+
+def _penalise(logits: NDArray[np.float32], seen: NDArray[np.bool_], penalty: float) -> NDArray[np.float32]:
+    said = np.flatnonzero(seen)
+    logits = logits.copy()
+    scores = logits[said]
+    logits[said] = np.where(scores > 0, scores / np.float32(penalty), scores * np.float32(penalty))
+    return logits
+
+
+def _nucleus_edge(probabilities: NDArray[np.float32], top_p: float) -> np.float32:
+    """Return the smallest probability among the fewest that reach top_p together."""
+    count = len(probabilities)
+    size = min(_FIRST_GUESS, count)
+    while True:
+        best = np.sort(np.partition(probabilities, count - size)[count - size :])[::-1]
+        reached = np.cumsum(best, dtype=np.float64) >= top_p
+        if reached.any() or size == count:
+            edge: np.float32 = best[reached.argmax()] if reached.any() else best[-1]
+            return edge
+        size = min(size * 8, count)
+
+
+def _draw(weights: NDArray[np.float32], seed: int, position: int) -> int:
+    """Return an index drawn in proportion to weights [n]."""
+    uniform = np.random.Generator(np.random.Philox(key=np.array([seed, position], np.uint64))).random()
+    cumulated = np.cumsum(weights, dtype=np.float64)
+    return int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right"))

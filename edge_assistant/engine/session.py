@@ -1,0 +1,141 @@
+"""The loaded graph, with the cache bound to it: the only module that knows onnxruntime.
+
+Every layer's cache is bound as past and as present, the same memory, so a step copies nothing; the logits of the last
+position land in one buffer that the next step overwrites. What a step still has to bind is the tokens and the
+attention mask, both views of buffers that are allocated once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoSuchFile,
+    RuntimeException,
+)
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as OperatorNotImplemented
+
+from edge_assistant import bundle as names
+from edge_assistant.errors import BundleGraphError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from edge_assistant.bundle import Bundle, Manifest
+    from edge_assistant.config import EngineSettings
+    from edge_assistant.engine.kv_cache import KvCache
+
+_ONNX_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)"}
+_LOG_ERRORS_ONLY = 3
+_LOAD_ERRORS = (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoSuchFile,
+    OperatorNotImplemented,
+    RuntimeException,
+)
+"""What onnxruntime raises for a graph it cannot load; these have no base of their own."""
+
+
+class Session:
+    """A graph and one sequence: `run` reads tokens at the end of the context and extends it by them."""
+
+    def __init__(self, bundle: Bundle, cache: KvCache, settings: EngineSettings) -> None:
+        """Load the graph and bind the cache.
+
+        Raises:
+            BundleGraphError: onnxruntime cannot load the graph, or it is not the one the manifest describes.
+        """
+        self.cache = cache
+        self.vocab_size = bundle.manifest.architecture.vocab_size
+        self.prefill_chunk = settings.prefill_chunk
+        """How many tokens of a prompt are read in one run."""
+        self._session = _load(bundle, settings)
+        self._mask = np.ones((1, cache.capacity), np.int64)
+        self._logits: NDArray[np.float32] = np.empty((1, 1, self.vocab_size), np.float32)
+        self._step = self._bind_cache()
+        self._step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
+
+    def run(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens [n] to the context; return the logits [vocab] after the last, valid until the next run."""
+        self._feed(self._step, ids)
+        return self._logits.reshape(-1)
+
+    def run_all(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
+        """Append tokens [n] to the context; return the logits [n, vocab] after each of them."""
+        # The output is declared with one row, which a buffer bound to it would be held against: let it be allocated.
+        binding = self._bind_cache()
+        binding.bind_output(names.LOGITS, "cpu")
+        # `bind_cpu_input` does not know inputs that have a default.
+        rows = ort.OrtValue.ortvalue_from_numpy(np.array(len(ids), np.int64))
+        binding.bind_ortvalue_input(names.LOGITS_TO_KEEP, rows)
+        self._feed(binding, ids)
+        logits: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
+        return logits.reshape(-1, self.vocab_size)
+
+    def _feed(self, binding: ort.IOBinding, ids: NDArray[np.int64] | Sequence[int]) -> None:
+        cache = self.cache
+        start, end = cache.length, cache.length + len(ids)
+        tokens = cache.tokens[:, start:end]
+        tokens[0] = ids
+        binding.bind_cpu_input(names.INPUT_IDS, tokens)
+        binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
+        self._session.run_with_iobinding(binding)
+        cache.length = end
+
+    def _bind_cache(self) -> ort.IOBinding:
+        binding = self._session.io_binding()
+        for layer, (key, value) in enumerate(self.cache.layers):
+            keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
+            binding.bind_ortvalue_input(names.past_key(layer), keys)
+            binding.bind_ortvalue_output(names.present_key(layer), keys)
+            binding.bind_ortvalue_input(names.past_value(layer), values)
+            binding.bind_ortvalue_output(names.present_value(layer), values)
+        return binding
+
+
+def _load(bundle: Bundle, settings: EngineSettings) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.intra_op_num_threads = settings.threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.spinning)))
+    # A memory pattern is kept for every shape of the inputs, and the mask's changes with every token.
+    options.enable_mem_pattern = False
+    try:
+        session = ort.InferenceSession(bundle.graph_path, options, providers=["CPUExecutionProvider"])
+    except _LOAD_ERRORS as error:
+        raise BundleGraphError(bundle.graph_path, [str(error)]) from error
+    if problems := _mismatches(session, bundle.manifest):
+        raise BundleGraphError(bundle.graph_path, problems)
+    return session
+
+
+def _mismatches(session: ort.InferenceSession, manifest: Manifest) -> list[str]:
+    """Return where the graph's inputs and outputs are not those the manifest promises."""
+    architecture = manifest.architecture
+    cache = (_ONNX_TYPES[manifest.cache.type], architecture.n_kv_heads, architecture.head_dim)
+    expected: dict[str, tuple[str | int, ...]] = {
+        names.INPUT_IDS: ("tensor(int64)",),
+        names.ATTENTION_MASK: ("tensor(int64)",),
+        names.LOGITS_TO_KEEP: ("tensor(int64)",),
+        names.LOGITS: ("tensor(float)", 1, architecture.vocab_size),
+    }
+    for name in (names.past_key, names.past_value, names.present_key, names.present_value):
+        expected |= {name(layer): cache for layer in range(architecture.n_layers)}
+    nodes = (*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs())
+    found = {node.name: (node.type, *(size for size in node.shape if isinstance(size, int))) for node in nodes}
+    return [
+        f"{name} is {found.get(name, 'missing')}, the manifest promises {expected.get(name, 'none of that name')}"
+        for name in sorted(expected.keys() | found.keys())
+        if found.get(name) != expected.get(name)
+    ]
