@@ -128,7 +128,7 @@ class GraphWriter:
             metadata_props=dict(metadata),
         )
 
-    def _initializer(self, tensor: ir.Tensor | ir.ExternalTensor) -> ir.Value:
+    def _initializer(self, tensor: ir.Tensor[npt.NDArray[Any]] | ir.ExternalTensor) -> ir.Value:
         value = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
         self._graph.register_initializer(value)
         return value

@@ -133,7 +133,7 @@ def plan_weights(architecture: Architecture, quantization: Quantization) -> Weig
 
 
 def rotary_tables(architecture: Architecture) -> tuple[Float32, Float32]:
-    """Return cos and sin of every position's angles, each [max_positions, head_dim / 2] (RoFormer, arXiv 2104.09864)."""
+    """Return cos and sin of all angles, each [max_positions, head_dim / 2] (RoFormer, arXiv 2104.09864)."""
     steps = np.arange(0, architecture.head_dim, 2, dtype=np.float64) / architecture.head_dim
     angles = np.outer(np.arange(architecture.max_positions, dtype=np.float64), architecture.rope_theta**-steps)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
@@ -345,7 +345,7 @@ class _Mistral:
             attributes["do_rotary"] = 1
         else:
             inputs = [
-                *self._rotated(qkv, lengths.positions, at),
+                *self._rotated(qkv, lengths, at),
                 *past,
                 lengths.last_positions,
                 lengths.total,
@@ -368,7 +368,7 @@ class _Mistral:
     def _rotary(self) -> tuple[ir.Value, ir.Value]:
         return self.graph.weight(self.weights.cos), self.graph.weight(self.weights.sin)
 
-    def _rotated(self, qkv: ir.Value, positions: ir.Value | None, at: str) -> list[ir.Value]:
+    def _rotated(self, qkv: ir.Value, lengths: _Lengths, at: str) -> list[ir.Value]:
         """Return q and k, rotated, and v."""
         graph, architecture = self.graph, self.architecture
         heads = (architecture.n_heads, architecture.n_kv_heads, architecture.n_kv_heads)
@@ -377,7 +377,7 @@ class _Mistral:
         q, k = (
             graph.node(
                 "RotaryEmbedding",
-                [value, positions, *self._rotary()],
+                [value, lengths.positions, *self._rotary()],
                 f"{value.name}_rotated",
                 domain=MICROSOFT,
                 num_heads=n_heads,

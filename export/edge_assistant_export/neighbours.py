@@ -12,7 +12,6 @@ from edge_assistant.bundle import (
     GRAPH_FILE,
     INPUT_IDS,
     LOGITS,
-    Architecture,
     Manifest,
 )
 

@@ -181,13 +181,13 @@ def _write_piece(file: int, piece: _Piece, checkpoint: Checkpoint, method: Metho
         packed = quantize(rows, matrix.bits, matrix.block_size, method)
         _write_rows(file, matrix.data, piece.first_row, packed.data)
         _write_rows(file, matrix.scales, piece.first_row, packed.scales)
-    return rows.size
+    return int(rows.size)
 
 
 def _write_rows(file: int, place: Place, first_row: int, rows: npt.NDArray[Any]) -> None:
     row_bytes = place.nbytes // place.shape[0]
     offset = place.offset + first_row * row_bytes
-    left = memoryview(np.ascontiguousarray(rows)).cast("B")
+    left = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
     while left:
         written = os.pwrite(file, left, offset)
         left, offset = left[written:], offset + written
