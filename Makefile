@@ -1,0 +1,93 @@
+# Every command a clone needs. `make` alone lists them.
+
+PYTHON ?= python3
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# What comes from the system, all in one place.
+PACKAGES := mosquitto python3-venv
+BENCH_PACKAGES := cmake g++
+
+VENV := .venv
+OPTIMUM := .venv-optimum
+GENAI := .venv-genai
+BENCH := .venv-bench
+PROJECTS := pyproject.toml export/pyproject.toml
+PIP_INSTALL := bin/python -m pip --disable-pip-version-check install --quiet
+CLONE := --editable '.[mqtt]' --editable ./export
+TESTING := 'pytest>=8.4' 'pytest-asyncio>=1.1' 'hypothesis>=6.130'
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-oracles check bench clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: $(VENV)/.runtime  ## install what the demo needs: system packages, .venv with both distributions
+
+demo: $(VENV)/.runtime  ## export the trained model, serve it, ask it about a simulated home
+	$(VENV)/bin/edge-assistant demo --checkpoint models/home-mini/checkpoint
+
+test: $(VENV)/.dev  ## run the tests; offline, without torch
+	$(VENV)/bin/python -m pytest
+
+test-oracles: $(OPTIMUM)/.oracle $(GENAI)/.oracle  ## compare with transformers, optimum-onnx and onnxruntime-genai
+	$(OPTIMUM)/bin/python -m pytest tests/oracles -m 'not genai'
+	$(GENAI)/bin/python -m pytest tests/oracles -m genai
+
+check: $(VENV)/.dev  ## lint, formatting, types, import directions, contents of the wheels
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m pytest --quiet tests/test_house.py
+
+bench: $(BENCH)/.bench  ## measure decode, export and MQTT beside llama.cpp (an hour, 40 GB of disk)
+	$(BENCH)/bin/python benchmarks/decode.py
+	$(BENCH)/bin/python benchmarks/export.py
+	$(BENCH)/bin/python benchmarks/mqtt.py
+
+clean:  ## remove the environments and what tools left behind
+	rm -rf $(VENV) $(OPTIMUM) $(GENAI) $(BENCH) build *.egg-info export/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+# An environment is made once, and filled again when a pyproject.toml has changed.
+
+%/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	    f"edge-assistant needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}.\n" \
+	    "Name another one: make PYTHON=/path/to/python3.12 (README.md, section Python, says how to get one).")'
+	@$(call apt,$(PACKAGES))
+	$(PYTHON) -m venv $*
+
+$(VENV)/.runtime: $(PROJECTS) | $(VENV)/bin/python
+	$(VENV)/$(PIP_INSTALL) $(CLONE)
+	@touch $@
+
+$(VENV)/.dev: $(PROJECTS) | $(VENV)/bin/python
+	$(VENV)/$(PIP_INSTALL) --editable '.[mqtt,dev]' --editable ./export
+	@touch $@ $(VENV)/.runtime
+
+$(OPTIMUM)/.oracle: $(PROJECTS) | $(OPTIMUM)/bin/python
+	$(OPTIMUM)/$(PIP_INSTALL) --extra-index-url $(TORCH_INDEX) torch==2.13.0
+	$(OPTIMUM)/$(PIP_INSTALL) $(CLONE)[optimum] $(TESTING)
+	@touch $@
+
+$(GENAI)/.oracle: $(PROJECTS) | $(GENAI)/bin/python
+	$(GENAI)/$(PIP_INSTALL) $(CLONE)[genai] $(TESTING)
+	@touch $@
+
+$(BENCH)/.bench: $(PROJECTS) | $(BENCH)/bin/python
+	@$(call apt,$(BENCH_PACKAGES))
+	$(BENCH)/$(PIP_INSTALL) $(CLONE)[bench]
+	@touch $@
+
+# Install those of the named packages that are missing; a second run touches nothing.
+define apt
+missing=$$(for package in $(1); do dpkg-query --show --showformat '$${Status}' $$package 2>/dev/null | \
+	grep --quiet 'ok installed' || echo $$package; done); \
+	if [ -n "$$missing" ]; then \
+	    command -v apt-get > /dev/null || { echo "Install these with your system's package manager:" $$missing; exit 1; }; \
+	    sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	    $$sudo apt-get update --quiet --quiet; \
+	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends $$missing; \
+	fi
+endef
