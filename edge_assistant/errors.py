@@ -21,7 +21,13 @@
     │   ├── SamplingError      (ValueError)          a sampling parameter out of its range
     │   ├── EngineBusyError                          a thread starts a generation inside its own
     │   └── EngineClosedError
-    ├── TextError              (ValueError)          a chat that its instruct format cannot hold
+    ├── TextError              (ValueError)          text, ids, and the way between them
+    │   ├── TokenizerFileError                       a tokenizer.json that cannot be read
+    │   ├── ControlTokenError  (LookupError)         a control token that the vocabulary lacks
+    │   ├── InvalidTextError                         text that is not Unicode
+    │   ├── InstructFormatError                      an instruct format that is not known
+    │   ├── ConversationError                        a chat that its instruct format cannot hold
+    │   └── ToolCallError                            a call that the model wrote wrongly
     ├── HomeError              (ValueError)          the home, and what may be done to it
     │   ├── HomeFileError                            a home description that cannot be read
     │   ├── CallError                                a call with a tool, slot, value or target that cannot be
@@ -262,6 +268,59 @@ class OutputWriteError(ExportError, OSError):
             f"{path} could not be written ({reason.strerror or reason}): the bundle needs {needed / 1e9:.2f} GB of space; "
             f"nothing is left under its name"
         )
+
+
+class TextError(EdgeAssistantError, ValueError):
+    """Text, token ids, and the way between them."""
+
+
+class TokenizerFileError(TextError):
+    """A tokenizer.json cannot be read."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """`problem` is the system's or the library's own word."""
+        super().__init__(f"{path} is no tokenizer this runtime can read ({problem}): export the model again")
+
+
+class ControlTokenError(TextError, LookupError):
+    """The vocabulary lacks a control token that the instruct format needs."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is the token's, such as `[INST]`."""
+        super().__init__(f"the tokenizer has no control token {name}: its instruct format is not the model's")
+
+
+class InvalidTextError(TextError):
+    """A text is not Unicode: half of a surrogate pair stands alone, as a broken JSON escape leaves it."""
+
+    def __init__(self, character: str, position: int) -> None:
+        """`position` counts characters from 0."""
+        super().__init__(f"character {position} of the text is {character!r}, half of a pair: send valid Unicode")
+
+
+class InstructFormatError(TextError):
+    """No instruct format has this name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        """`known` are the names there are."""
+        super().__init__(f"no instruct format is called {name!r}; there are {', '.join(known)}")
+
+
+class ConversationError(TextError):
+    """A conversation that its instruct format cannot hold."""
+
+    def __init__(self, turn: int, role: str, problem: str) -> None:
+        """`turn` counts from 1, `role` says whose turn it is."""
+        super().__init__(f"turn {turn} of the conversation ({role}): {problem}")
+
+
+class ToolCallError(TextError):
+    """The model called a tool in a way that cannot be read; nothing was called."""
+
+    def __init__(self, text: str, problem: str) -> None:
+        """`text` is what the model wrote, in full."""
+        super().__init__(f"the model's call cannot be read: {problem}: {text[:200]}")
+        self.text = text
 
 
 class HomeError(EdgeAssistantError, ValueError):
