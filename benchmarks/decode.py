@@ -32,7 +32,8 @@ class Runner(Protocol):
 
     vocab_size: int
 
-    def run(self, prompt: list[int], decode: int) -> tuple[float, float]: ...
+    def run(self, prompt: list[int], decode: int) -> tuple[float, float]:
+        """Return the seconds of the prefill, first token included, and of `decode` more tokens."""
 
 
 class BundleRunner:
@@ -49,6 +50,7 @@ class BundleRunner:
         self._engine = Engine.load(bundle, EngineSettings(kv_cache_bytes=budget, threads=threads))
 
     def run(self, prompt: list[int], decode: int) -> tuple[float, float]:
+        """Return the seconds of the prefill, first token included, and of `decode` more tokens."""
         from edge_assistant.engine import SamplingParams
 
         generation = self._engine.generate(prompt, SamplingParams(max_tokens=decode + 1))
@@ -69,6 +71,7 @@ class LlamaRunner:
         self.vocab_size = self._llama.n_vocab()
 
     def run(self, prompt: list[int], decode: int) -> tuple[float, float]:
+        """Return the seconds of the prefill, first token included, and of `decode` more tokens."""
         self._llama.reset()
         started = time.perf_counter()
         self._llama.eval(prompt)
@@ -112,11 +115,13 @@ class Worker:
         self.rounds: list[dict[str, float]] = []
 
     def run(self, prompt: list[int], decode: int) -> None:
+        """Take one turn and keep its figures."""
         assert self._process.stdin is not None
         print(json.dumps({"prompt": prompt, "decode": decode}), file=self._process.stdin, flush=True)
         self.rounds.append(self._reply())
 
     def close(self) -> None:
+        """Let the process end."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -150,7 +155,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     for name, path in models:
         print(f"loading {name} from {path}", file=sys.stderr)
         workers.append(Worker(name, path, options))
-    draw = random.Random(0)  # noqa: S311 - token ids, no secrets
+    draw = random.Random(0)
     vocab_size = min(int(worker.loaded["vocab_size"]) for worker in workers)
     for index in range(options.rounds + 1):
         prompt = [draw.randrange(3, vocab_size) for _ in range(options.prompt)]
