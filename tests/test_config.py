@@ -13,6 +13,7 @@ from edge_assistant import config
 from edge_assistant.config import Settings
 from edge_assistant.errors import ConfigFileError, InvalidValueError, SecretFileError, UnknownKeyError
 
+BOARDS = Path(__file__).parents[1] / "firmware_configs"
 KEYS = [(section, key) for section in Settings.model_fields for key in config._model(section).model_fields]
 
 
@@ -125,6 +126,12 @@ def test_a_mistake_in_the_environment_names_the_variable(
     monkeypatch.setenv(name, value)
     with pytest.raises(error, match=f"^{name}: "):
         Settings.load()
+
+
+@pytest.mark.parametrize("file", sorted(BOARDS.glob("*.toml")), ids=lambda file: file.stem)
+def test_a_board_s_file_holds_every_section(file: Path) -> None:
+    assert set(tomllib.loads(file.read_text(encoding="utf-8"))) >= {"model", "engine", "assistant", "mqtt"}
+    assert Settings.load(file).source == file
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
