@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 from edge_assistant.errors import ConversationError, InstructFormatError, ToolCallError
@@ -170,6 +171,10 @@ class InstructFormat:
         """Return the ids that end a reply: `</s>`, and every control token that is not the assistant's to say."""
         return frozenset(tokenizer.control_id(control.name) for control in self.controls - {CALLS})
 
+    def call_id(self, tokenizer: Tokenizer) -> int | None:
+        """Return the id after which a reply goes on with calls, None where the format knows no tools."""
+        return tokenizer.control_id(CALLS.name) if CALLS in self.controls else None
+
     def parse(self, tokenizer: Tokenizer, ids: Iterable[int]) -> Assistant:
         """Return what the model said, up to the first stop id.
 
@@ -177,16 +182,11 @@ class InstructFormat:
         given by the runtime). Anything else raises ToolCallError with the text as it came; nothing is mended, for
         a call that was guessed could open the wrong door.
         """
-        stops = self.stop_ids(tokenizer)
-        calls_id = tokenizer.control_id(CALLS.name) if CALLS in self.controls else None
-        reply: list[int] = []
-        for token_id in ids:
-            if token_id in stops:
-                break
-            reply.append(token_id)
-        if calls_id not in reply:
+        stop_ids, call_id = self.stop_ids(tokenizer), self.call_id(tokenizer)
+        reply = list(takewhile(lambda token_id: token_id not in stop_ids, ids))
+        if call_id not in reply:
             return Assistant(tokenizer.decode(reply))
-        split = reply.index(calls_id)
+        split = reply.index(call_id)
         return Assistant(tokenizer.decode(reply[:split]), parse_calls(tokenizer.decode(reply[split + 1 :])))
 
 

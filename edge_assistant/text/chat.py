@@ -1,0 +1,192 @@
+"""A model to talk to: a bundle with its engine, its tokenizer and its instruct format.
+
+    with ChatModel.load(Path("models/home-mini"), EngineSettings()) as model:
+        reply = model.chat([User("Is the hall light on?")], TOOLS, SamplingParams(max_tokens=64))
+        print(reply.message.text, reply.message.calls)
+
+It blocks; a thread is the caller's affair. Everything that stops a reply is gathered here: the ids that end a turn,
+stop strings, max_tokens, and the caller's `cancel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from edge_assistant.bundle import Bundle, Manifest
+from edge_assistant.engine import Engine, FinishReason, SamplingParams, Timing, Usage
+from edge_assistant.errors import ConversationError, ToolCallError
+from edge_assistant.text.conversation import checked, role_of
+from edge_assistant.text.instruct import BOS, EOS, InstructFormat
+from edge_assistant.text.messages import Assistant, Message, Tool, User
+from edge_assistant.text.stream import StopStrings, StreamDecoder
+from edge_assistant.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import threading
+
+    from edge_assistant.config import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model answered, why it ended, and what it took."""
+
+    message: Assistant
+    finish_reason: FinishReason
+    """`stop`: it was done, or a stop string came; `length`: max_tokens; `cancelled`: its calls are left out."""
+    usage: Usage
+    timing: Timing
+
+
+class ChatModel:
+    """A loaded model; threads may share it, and take turns."""
+
+    def __init__(self, manifest: Manifest, engine: Engine, tokenizer: Tokenizer) -> None:
+        """Take what `load` has made; the engine is closed with the model."""
+        self.manifest = manifest
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._format = InstructFormat.named(manifest.instruct) if manifest.instruct else Completion()
+        self._stop_ids = self._format.stop_ids(tokenizer)
+
+    @classmethod
+    def load(cls, model: Bundle | Path, settings: EngineSettings, seen: Path | None = None) -> Self:
+        """Load a bundle, or the one in a folder; `seen` remembers which files were hashed (see Bundle.open).
+
+        Raises:
+            BundleError, CacheBudgetError, TextError: The bundle cannot be used; each says why.
+        """
+        bundle = model if isinstance(model, Bundle) else Bundle.open(model, seen)
+        tokenizer = Tokenizer(bundle.tokenizer_path)
+        return cls(bundle.manifest, Engine.load(bundle, settings), tokenizer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self._engine.close()
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens a prompt and its reply may have together."""
+        return self._engine.capacity
+
+    def count(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+        """Return how many tokens the conversation is as a prompt; ConversationError as for `chat`."""
+        return len(self._prompt(messages, tools))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool],
+        params: SamplingParams,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        cancel: threading.Event | None = None,
+        stop: Sequence[str] = (),
+    ) -> Reply:
+        """Answer a conversation that ends with a user or a tool's result.
+
+        `on_text` is given the text as it comes, in whole characters; calls are never part of it. `stop` are strings
+        that end the reply and are not part of it; they are looked for in text, not in calls.
+
+        Raises:
+            ConversationError: The model's format cannot hold the conversation.
+            ContextOverflowError: It is too long; nothing was computed.
+            ToolCallError: The model called a tool in a way that cannot be read.
+        """
+        params = replace(params, stop_ids=params.stop_ids | self._stop_ids)
+        writer = _Writer(self._tokenizer, stop, self._format.call_id(self._tokenizer), on_text)
+        with closing(self._engine.generate(self._prompt(messages, tools), params, cancel)) as generation:
+            for token_id in generation:
+                writer.push(token_id)
+                if writer.stopped:
+                    break
+            writer.finish()
+        finish_reason = "stop" if writer.stopped else generation.finish_reason
+        return Reply(self._message(writer, finish_reason), finish_reason, generation.usage, generation.timing)
+
+    def _prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+        if messages and isinstance(messages[-1], Assistant):
+            raise ConversationError(len(checked(messages)), role_of(messages[-1]), "it is the user's turn")
+        return self._format.encode(self._tokenizer, messages, tools)
+
+    def _message(self, writer: _Writer, finish_reason: FinishReason) -> Assistant:
+        if writer.stopped or finish_reason == "cancelled":
+            return Assistant(writer.text)
+        try:
+            return self._format.parse(self._tokenizer, writer.ids)
+        except ToolCallError as error:
+            if finish_reason == "length":
+                raise ToolCallError(error.text, f"it was cut off after {len(writer.ids)} tokens") from error
+            raise
+
+
+class Completion:
+    """The layout of a model without an instruct format: it goes on writing where the last user text ends."""
+
+    def encode(self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
+        """Return `<s>` and the last user text; ConversationError where tools are asked for."""
+        turn = checked(messages)[-1]
+        if tools or not isinstance(turn, User):
+            raise ConversationError(len(messages), role_of(turn), "this model only continues text, it knows no tools")
+        return [tokenizer.control_id(BOS.name), *tokenizer.encode(turn.text)]
+
+    def stop_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
+        """Return the id of `</s>`."""
+        return frozenset({tokenizer.control_id(EOS.name)})
+
+    def call_id(self, tokenizer: Tokenizer) -> int | None:  # noqa: ARG002 - as InstructFormat has it
+        """Return None: no id begins a call."""
+        return None
+
+    def parse(self, tokenizer: Tokenizer, ids: Iterable[int]) -> Assistant:
+        """Return the text of the ids."""
+        return Assistant(tokenizer.decode(ids))
+
+
+class _Writer:
+    """Takes the ids of a reply as they come and hands its text on."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str], call_id: int | None, on_text: Callable[[str], None] | None
+    ) -> None:
+        self.ids: list[int] = []
+        self.text = ""
+        self._decoder = StreamDecoder(tokenizer)
+        self._stops = StopStrings(stop)
+        self._call_id = call_id
+        self._calling = False
+        self._on_text = on_text
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self._stops.found is not None
+
+    def push(self, token_id: int) -> None:
+        """Take one id."""
+        self.ids.append(token_id)
+        if token_id == self._call_id and not self._calling:
+            self.finish()
+            self._calling = True
+        if not self._calling:
+            self._write(self._stops.push(self._decoder.push(token_id)))
+
+    def finish(self) -> None:
+        """Hand on what was held back."""
+        if not self._calling:
+            self._write(self._stops.push(self._decoder.finish()) + self._stops.finish())
+
+    def _write(self, text: str) -> None:
+        self.text += text
+        if text and self._on_text is not None:
+            self._on_text(text)
