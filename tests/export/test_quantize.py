@@ -1,0 +1,113 @@
+"""Quantised weights: what onnxruntime reads back, how far it is from what went in, and that all boards agree."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from edge_assistant_export.quantize import Packed, quantize, round_to_bf16
+
+
+def dequantize(packed: Packed, bits: int, row_size: int) -> np.ndarray:
+    """What a board computes with, [n_rows, row_size], by the formula of MatMulNBits."""
+    data = packed.data
+    if bits == 4:
+        data = np.stack([data & 15, data >> 4], axis=-1).reshape(*data.shape[:2], -1)
+    weight = (data.astype(np.float32) - 2 ** (bits - 1)) * packed.scales[..., np.newaxis]
+    return weight.reshape(len(weight), -1)[:, :row_size]
+
+
+def gaussian(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+@pytest.mark.parametrize("method", ["least_squares", "maximum"])
+@pytest.mark.parametrize("block_size", [32, 64, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_no_weight_is_farther_off_than_the_grid_allows(bits, block_size, method):
+    weight = gaussian(40, 172)
+    packed = quantize(weight, bits, block_size, method)
+    assert packed.data.shape == (40, -(-172 // block_size), block_size * bits // 8)
+    step = np.repeat(packed.scales, block_size, axis=1)[:, :172]
+    half = 2 ** (bits - 1)
+    # A weight beyond the last integer is cut off: least squares does that on purpose, but never by two steps.
+    beyond = np.maximum(np.maximum(-half - weight / step, weight / step - (half - 1)), 0)
+    assert beyond.max() < 2
+    error = np.abs(dequantize(packed, bits, 172) - weight) / np.abs(step)
+    assert (error <= np.maximum(beyond, 0.5) + 1e-4).all()
+
+
+@pytest.mark.parametrize("block_size", [32, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_least_squares_beats_the_maximum_in_every_matrix(bits, block_size):
+    weight = gaussian(256, 512)
+    errors = {
+        method: np.square(dequantize(quantize(weight, bits, block_size, method), bits, 512) - weight).mean()
+        for method in ("least_squares", "maximum")
+    }
+    assert errors["least_squares"] < 0.97 * errors["maximum"]
+
+
+def test_no_scale_of_a_fine_search_is_much_better():
+    weight = gaussian(64, 32)
+    best = np.full(64, np.inf)
+    for step in np.linspace(0.08, 0.6, 1500, dtype=np.float32):
+        integers = np.clip(np.rint(weight / step), -8, 7)
+        best = np.minimum(best, np.square(integers * step - weight).sum(axis=1))
+        best = np.minimum(best, np.square(np.clip(np.rint(-weight / step), -8, 7) * -step - weight).sum(axis=1))
+    error = np.square(dequantize(quantize(weight, 4, 32), 4, 32) - weight).sum(axis=1)
+    assert error.mean() < 1.04 * best.mean()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_scales_are_bf16_values_so_that_arm_and_x86_agree(bits):
+    scales = quantize(gaussian(32, 256), bits, 32).scales
+    assert not (scales.view(np.uint32) & 0xFFFF).any()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_on_the_grid_come_back_exactly(bits):
+    half = 2 ** (bits - 1)
+    integers = np.random.default_rng(0).integers(-half, half, (16, 64))
+    integers[:, ::32] = -half
+    weight = (integers * np.float32(0.03125)).astype(np.float32)
+    np.testing.assert_array_equal(dequantize(quantize(weight, bits, 32), bits, 64), weight)
+
+
+def test_blocks_of_zeros_stay_zero():
+    weight = gaussian(4, 96)
+    weight[:, 32:64] = 0
+    restored = dequantize(quantize(weight, 4, 32), 4, 96)
+    assert not restored[:, 32:64].any()
+    assert restored[:, :32].any()
+
+
+def test_low_half_of_a_byte_is_the_first_weight():
+    weight = np.zeros((1, 32), np.float32)
+    weight[0, :2] = -8, 3
+    packed = quantize(weight, 4, 32)
+    assert packed.data[0, 0, 0] == (3 + 8) << 4 | 0
+    assert packed.scales[0, 0] == 1
+
+
+def test_rows_do_not_depend_on_their_neighbours_nor_on_threads():
+    weight = gaussian(3000, 200)
+    whole = quantize(weight, 4, 32)
+    with ThreadPoolExecutor(4) as pool:
+        pieces = list(pool.map(lambda start: quantize(weight[start : start + 7], 4, 32), range(0, 3000, 7)))
+    np.testing.assert_array_equal(np.concatenate([piece.data for piece in pieces]), whole.data)
+    np.testing.assert_array_equal(np.concatenate([piece.scales for piece in pieces]), whole.scales)
+
+
+@given(arrays.arrays(np.float32, 50, elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+def test_bf16_is_the_nearest_of_its_neighbours(values):
+    rounded = round_to_bf16(values)
+    below = (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    above = ((values.view(np.uint32) & np.uint32(0xFFFF0000)) + np.uint32(0x10000)).view(np.float32)
+    nearest = np.minimum(np.abs(values - below), np.abs(above.astype(np.float64) - values))
+    np.testing.assert_array_equal(np.abs(rounded.astype(np.float64) - values), nearest)
