@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_FIRST_GUESS = 64
-"""How many of the most probable tokens are sorted at first to find top_p; most distributions need no more."""
-
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
@@ -89,7 +86,7 @@ class Sampler:
 
 
 def candidates(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the tokens [n] that stay, in ascending order, and their probabilities [n], not rescaled to a sum of 1.
+    """Return the tokens [n] that stay, in ascending order, and weights [n]: probabilities up to a common factor.
 
     Temperature, which must not be 0, top_k, top_p and min_p are applied to logits [vocab].
     """
@@ -98,14 +95,16 @@ def candidates(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDA
         edge = np.partition(logits, -params.top_k)[-params.top_k]
         ids = np.flatnonzero(logits >= edge)
         logits = logits[ids]
-    # The best is taken off before dividing: a temperature near 0 must not overflow.
-    probabilities = np.exp((logits - logits.max()) / np.float32(params.temperature))
-    probabilities /= probabilities.sum()
-    edge = probabilities.max() * np.float32(params.min_p)
+    weights = logits - logits.max()  # the best weighs 1, so that no temperature overflows
+    weights /= np.float32(params.temperature)
+    np.exp(weights, out=weights)
+    edge = np.float32(params.min_p)
     if params.top_p < 1:
-        edge = max(edge, _nucleus_edge(probabilities, params.top_p))
-    stay = np.flatnonzero(probabilities >= edge)
-    return ids[stay], probabilities[stay]
+        edge = max(edge, _nucleus_edge(weights, params.top_p))
+    if edge > 0:
+        stay = np.flatnonzero(weights >= edge)
+        ids, weights = ids[stay], weights[stay]
+    return ids, weights
 
 
 def _penalise(logits: NDArray[np.float32], seen: NDArray[np.bool_], penalty: float) -> NDArray[np.float32]:
@@ -116,17 +115,14 @@ def _penalise(logits: NDArray[np.float32], seen: NDArray[np.bool_], penalty: flo
     return logits
 
 
-def _nucleus_edge(probabilities: NDArray[np.float32], top_p: float) -> np.float32:
-    """Return the smallest probability among the fewest that reach top_p together."""
-    count = len(probabilities)
-    size = min(_FIRST_GUESS, count)
-    while True:
-        best = np.sort(np.partition(probabilities, count - size)[count - size :])[::-1]
-        reached = np.cumsum(best, dtype=np.float64) >= top_p
-        if reached.any() or size == count:
-            edge: np.float32 = best[reached.argmax()] if reached.any() else best[-1]
-            return edge
-        size = min(size * 8, count)
+def _nucleus_edge(weights: NDArray[np.float32], top_p: float) -> np.float32:
+    """Return the smallest weight among the fewest that together reach the share top_p of all."""
+    total = weights.sum(dtype=np.float64)
+    # All that lie below this floor together are at most 1 - top_p of the total: only the rest needs sorting.
+    likely = np.sort(weights[weights >= (1 - top_p) * total / len(weights)])[::-1]
+    reached = np.cumsum(likely, dtype=np.float64) >= top_p * total
+    edge: np.float32 = likely[reached.argmax()] if reached.any() else likely[-1]
+    return edge
 
 
 def _draw(weights: NDArray[np.float32], seed: int, position: int) -> int:

@@ -1,0 +1,273 @@
+"""The bundle: what is written is read, and what does not hold is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_assistant import bundle as bundle_module
+from edge_assistant.bundle import (
+    FORMAT_VERSION,
+    Architecture,
+    AssistantSpec,
+    Bundle,
+    CacheSpec,
+    FileEntry,
+    Manifest,
+    Quantization,
+    Source,
+    cache_bytes_per_token,
+    find_model,
+)
+from edge_assistant.errors import (
+    BundleFileMissingError,
+    BundleHashError,
+    BundleManifestError,
+    BundleSizeError,
+    BundleVersionError,
+    ModelNotFoundError,
+)
+
+CONTENT = {"model.onnx": b"graph", "model.onnx.data": b"weights" * 1000, "tokenizer.json": b"{}"}
+
+MISTRAL_7B = Architecture(
+    family="mistral",
+    n_layers=32,
+    hidden_size=4096,
+    n_heads=32,
+    n_kv_heads=8,
+    head_dim=128,
+    ffn_size=14336,
+    vocab_size=32768,
+    rope_theta=1e6,
+    norm_eps=1e-5,
+    sliding_window=None,
+    tied_embedding=False,
+    max_positions=32768,
+)
+MANIFEST = Manifest(
+    format_version=FORMAT_VERSION,
+    name="seven",
+    created_by="a test",
+    architecture=MISTRAL_7B,
+    quantization=Quantization(4, 32, 4, 4, 4, "least_squares"),
+    cache=CacheSpec("float32"),
+    instruct="v3",
+    special_ids={"<s>": 1, "</s>": 2},
+    licence="Apache-2.0",
+    source=Source("mistralai/Mistral-7B-v0.3", "mistral", "abc"),
+    assistant=AssistantSpec("You are at home.", "learnt"),
+    files={},
+    quality={"kl": 0.01},
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bundle whose files hold what a test can tell apart."""
+    path = tmp_path / "bundle"
+    path.mkdir()
+    for name, content in CONTENT.items():
+        (path / name).write_bytes(content)
+    write_manifest(path, replace(MANIFEST, files={name: FileEntry.of(path / name) for name in CONTENT}))
+    return path
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    (path / "manifest.json").write_text(manifest.to_json())
+
+
+def edit_manifest(path: Path, edit) -> None:
+    raw = json.loads((path / "manifest.json").read_text())
+    edit(raw)
+    (path / "manifest.json").write_text(json.dumps(raw))
+
+
+def touch(path: Path) -> None:
+    """Give a file another time, as any rewriting does."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+
+
+@given(
+    name=st.text(max_size=20),
+    cache=st.sampled_from(["float32", "int8"]),
+    instruct=st.sampled_from([None, "v1", "v7-tekken"]),
+    quality=st.none()
+    | st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+    special_ids=st.dictionaries(st.text(max_size=8), st.integers(0, 2**31), max_size=4),
+    window=st.none() | st.integers(1, 2**20),
+    assistant=st.none() | st.builds(AssistantSpec, st.text(max_size=20), st.sampled_from(["learnt", "listed"])),
+)
+def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, window, assistant):
+    manifest = replace(
+        MANIFEST,
+        name=name,
+        cache=CacheSpec(cache),
+        instruct=instruct,
+        quality=quality,
+        special_ids=special_ids,
+        assistant=assistant,
+        architecture=replace(MISTRAL_7B, sliding_window=window),
+    )
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_every_key_is_required_and_no_other_is_taken():
+    raw = json.loads(MANIFEST.to_json())
+    for section in (raw, *(value for value in raw.values() if isinstance(value, dict))):
+        if section in (raw["special_ids"], raw["quality"], raw["files"]):
+            continue
+        for key in list(section):
+            value = section.pop(key)
+            with pytest.raises(BundleManifestError, match=f"{key}: Field required"):
+                Manifest.from_json(json.dumps(raw))
+            section[key] = value
+        section["nonsense"] = 1
+        with pytest.raises(BundleManifestError, match="nonsense: Unexpected"):
+            Manifest.from_json(json.dumps(raw))
+        del section["nonsense"]
+    assert Manifest.from_json(json.dumps(raw)) == MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("architecture", "n_layers", "32"),
+        ("architecture", "n_layers", 0),
+        ("architecture", "family", "llama"),
+        ("architecture", "n_kv_heads", 5),
+        ("quantization", "bits", 3),
+        ("cache", "type", "float16"),
+        ("special_ids", "<s>", -1),
+        ("files", "../../etc/passwd", {"bytes": 1, "sha256": "0" * 64}),
+        ("files", "model.onnx", {"bytes": 1, "sha256": "abc"}),
+    ],
+)
+def test_values_that_cannot_be_are_refused(section, key, value):
+    raw = json.loads(MANIFEST.to_json())
+    raw[section][key] = value
+    with pytest.raises(BundleManifestError, match=section):
+        Manifest.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff", '{"format_version": "1"}'])
+def test_a_manifest_that_is_none_is_refused(text):
+    with pytest.raises(BundleManifestError):
+        Manifest.from_json(text.encode("latin-1"))
+
+
+def test_a_token_of_mistral_7b_costs_what_the_paper_says():
+    assert cache_bytes_per_token(MANIFEST) == 256 * 1024
+    assert cache_bytes_per_token(replace(MANIFEST, cache=CacheSpec("int8"))) == 64 * 1024
+
+
+def test_a_whole_bundle_opens(folder):
+    bundle = Bundle.open(folder)
+    assert bundle.manifest.name == "seven"
+    assert bundle.graph_path.read_bytes() == CONTENT["model.onnx"]
+    assert bundle.tokenizer_path.read_bytes() == CONTENT["tokenizer.json"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", *CONTENT])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(BundleFileMissingError, match=name):
+        Bundle.open(folder)
+
+
+def test_another_time_s_format_is_refused_whatever_else_it_holds(folder):
+    edit_manifest(folder, lambda raw: raw.update(format_version=FORMAT_VERSION + 1, something_new=True))
+    with pytest.raises(BundleVersionError, match="update this runtime"):
+        Bundle.open(folder)
+
+
+def test_a_file_the_board_needs_must_be_listed(folder):
+    edit_manifest(folder, lambda raw: raw["files"].pop("tokenizer.json"))
+    with pytest.raises(BundleManifestError, match=r"tokenizer\.json is not listed"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("content", [b"weights", b"weights" * 2000])
+def test_a_size_is_checked_every_time(folder, tmp_path, content):
+    seen = tmp_path / "seen.json"
+    Bundle.open(folder, seen)
+    (folder / "model.onnx.data").write_bytes(content)
+    with pytest.raises(BundleSizeError, match=r"model\.onnx\.data"):
+        Bundle.open(folder, seen)
+
+
+def test_a_changed_byte_is_found_when_first_seen(folder, tmp_path):
+    damage(folder / "model.onnx.data")
+    for seen in (None, tmp_path / "seen.json", tmp_path / "seen.json"):
+        with pytest.raises(BundleHashError, match=r"model\.onnx\.data is corrupt"):
+            Bundle.open(folder, seen)
+
+
+def test_a_changed_byte_is_found_when_the_time_has_changed(folder, tmp_path):
+    seen = tmp_path / "state" / "seen.json"
+    Bundle.open(folder, seen)
+    damage(folder / "model.onnx.data")
+    touch(folder / "model.onnx.data")
+    with pytest.raises(BundleHashError):
+        Bundle.open(folder, seen)
+
+
+def test_what_was_seen_is_hashed_again_only_by_verify(folder, tmp_path, monkeypatch):
+    seen = tmp_path / "seen.json"
+    Bundle.open(folder, seen)
+    data = folder / "model.onnx.data"
+    before = data.stat()
+    damage(data)
+    os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns))
+    bundle = Bundle.open(folder, seen)
+    with pytest.raises(BundleHashError):
+        bundle.verify()
+
+    touch(folder / "tokenizer.json")
+    hashed = []
+    real = bundle_module._sha256
+    monkeypatch.setattr(bundle_module, "_sha256", lambda path: hashed.append(path.name) or real(path))
+    Bundle.open(folder, seen)
+    assert hashed == ["tokenizer.json"]
+
+
+def test_a_new_manifest_for_the_same_files_is_not_believed(folder, tmp_path):
+    seen = tmp_path / "seen.json"
+    Bundle.open(folder, seen)
+    edit_manifest(folder, lambda raw: raw["files"]["model.onnx"].update(sha256="0" * 64))
+    with pytest.raises(BundleHashError):
+        Bundle.open(folder, seen)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"x": 1}'])
+def test_a_broken_memory_only_costs_time(folder, tmp_path, content):
+    seen = tmp_path / "seen.json"
+    seen.write_text(content)
+    Bundle.open(folder, seen)
+    assert str((folder / "model.onnx").resolve()) in json.loads(seen.read_text())
+
+
+def test_a_model_is_found_by_path_and_by_name_in_order(folder, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    second.mkdir()
+    (second / "bundle").symlink_to(folder)
+    assert find_model(folder, [first]) == folder
+    assert find_model("bundle", [first, second]) == second / "bundle"
+    with pytest.raises(ModelNotFoundError) as caught:
+        find_model("other", [first, second])
+    for hint in (str(first / "other"), str(second / "other"), "edge-assistant-export model"):
+        assert hint in str(caught.value)
+
+
+def damage(path: Path) -> None:
+    """Flip one bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
