@@ -63,7 +63,15 @@ KINDS: tuple[Kind, ...] = (
     Kind("leak", "binary_sensor", "moisture", ("wet", "dry")),
 )
 
-UNITS = {"brightness": "%", "speed": "%", "position": "%", "volume": "%", "battery": "%", "temperature": "°C", "target": "°C"}
+UNITS = {
+    "brightness": "%",
+    "speed": "%",
+    "position": "%",
+    "volume": "%",
+    "battery": "%",
+    "temperature": "°C",
+    "target": "°C",
+}
 """Units of the properties beside the state."""
 
 _BY_NAMES = {(kind.domain, kind.device_class): kind for kind in KINDS}

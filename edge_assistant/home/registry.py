@@ -118,5 +118,12 @@ def as_words(value: Value) -> str:
 
 def _key(text: str) -> str:
     """Quote a YAML key only where a plain one would be read as something else."""
-    risky = not text or text[0] in _YAML_INDICATORS or ": " in text or " #" in text or text.endswith(":") or text.strip() != text
+    risky = (
+        not text
+        or text[0] in _YAML_INDICATORS
+        or ": " in text
+        or " #" in text
+        or text.endswith(":")
+        or text.strip() != text
+    )
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if risky else text

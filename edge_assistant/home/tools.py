@@ -34,7 +34,12 @@ _UNTARGETED = frozenset({"HassStartTimer", "HassCancelTimer", "HassListAddItem"}
 TOOLS: tuple[Tool, ...] = (
     _tool("HassTurnOn", "Turn on a device; open a cover; lock a lock; activate a scene"),
     _tool("HassTurnOff", "Turn off a device; close a cover; unlock a lock"),
-    _tool("HassLightSet", "Set a light's brightness in percent or its color", brightness=_PERCENT, color={"type": "string"}),
+    _tool(
+        "HassLightSet",
+        "Set a light's brightness in percent or its color",
+        brightness=_PERCENT,
+        color={"type": "string"},
+    ),
     _tool(
         "HassClimateSetTemperature",
         "Set the target temperature in °C",
