@@ -233,6 +233,34 @@ class ExportError(EdgeAssistantError, ValueError):
     """The workstation's side: a checkpoint that cannot become a bundle."""
 
 
+class CheckpointError(ExportError):
+    """A checkpoint that is missing, truncated or misshapen."""
+
+    def __init__(self, path: Path | str, problem: str) -> None:
+        """`path` is the file or folder, `problem` what is wrong there and, where it can be mended, how."""
+        super().__init__(f"{path}: {problem}")
+
+
+class UnsupportedArchitectureError(CheckpointError):
+    """A model whose mathematics the exporter does not know: a bundle of it would answer nonsense."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        """`path` is the file that says so, `found` what it says."""
+        super().__init__(
+            path,
+            f"{found} is not supported. Supported are dense Mistral models (MistralForCausalLM, and the language part "
+            f"of Mistral3ForConditionalGeneration) with plain rotary positions and silu; Mixtral is not yet",
+        )
+
+
+class HubAccessError(ExportError, PermissionError):
+    """The hub does not give the checkpoint."""
+
+    def __init__(self, name: str, problem: str, mend: str) -> None:
+        """`name` is `organisation/model`; `problem` ends no sentence, `mend` says what to do."""
+        super().__init__(f"{name} cannot be had from the hub: {problem}. {mend}")
+
+
 class RecipeError(ExportError):
     """A choice of an export that no kernel knows."""
 
