@@ -25,6 +25,7 @@
     │   ├── TokenizerFileError                       a tokenizer.json that cannot be read
     │   ├── ControlTokenError  (LookupError)         a control token that the vocabulary lacks
     │   ├── InvalidTextError                         text that is not Unicode
+    │   ├── UnsafeVocabularyError                    a vocabulary that reads text as control tokens
     │   ├── InstructFormatError                      an instruct format that is not known
     │   ├── ConversationError                        a chat that its instruct format cannot hold
     │   └── ToolCallError                            a call that the model wrote wrongly
@@ -324,6 +325,14 @@ class InvalidTextError(TextError):
     def __init__(self, character: str, position: int) -> None:
         """`position` counts characters from 0."""
         super().__init__(f"character {position} of the text is {character!r}, half of a pair: send valid Unicode")
+
+
+class UnsafeVocabularyError(TextError):
+    """The vocabulary turns text into a control id, so what a person types could speak for the model."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is the control token's."""
+        super().__init__(f"the vocabulary reads text as the control token {name}: export a sound tokenizer.json")
 
 
 class InstructFormatError(TextError):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import tokenizers
 
-from edge_assistant.errors import ControlTokenError, InvalidTextError, TokenizerFileError
+from edge_assistant.errors import ControlTokenError, InvalidTextError, TokenizerFileError, UnsafeVocabularyError
 
 _SPACE = "▁"
 """How SentencePiece writes a space in its pieces."""
@@ -39,7 +39,8 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._controls = self._shut_out_controls()
-        self._control_ids = frozenset(self._controls.values())
+        self._control_names = {token_id: name for name, token_id in self._controls.items()}
+        self._never_text = frozenset(self._control_names) - {self._controls.get("<unk>")}
         self._byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
         self._bytes: dict[int, bytes] = {}
         self.adds_space = any(self.token_bytes(token_id).startswith(b" ") for token_id in self.encode("a")[:1])
@@ -62,15 +63,23 @@ class Tokenizer:
 
     def is_control(self, token_id: int) -> bool:
         """Say whether the id stands for a control token, which has no text."""
-        return token_id in self._control_ids
+        return token_id in self._control_names
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of the text, none of them a control id; InvalidTextError for text that is not Unicode."""
+        """Return the ids of the text.
+
+        Raises:
+            InvalidTextError: The text is not Unicode.
+            UnsafeVocabularyError: The file's own rules give a control id. `<unk>` alone may stand for text.
+        """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidTextError(text[error.start], error.start) from error
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        for token_id in self._never_text.intersection(ids):
+            raise UnsafeVocabularyError(self._control_names[token_id])
+        return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of the ids; control ids have none."""
