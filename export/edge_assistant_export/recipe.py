@@ -7,14 +7,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from edge_assistant.bundle import Architecture, InstructVersion, Quantization
+from edge_assistant.bundle import Architecture, CacheSpec, InstructVersion, Quantization
 from edge_assistant.errors import RecipeError
 from edge_assistant_export.quantize import Method
 
 Bits = Literal[4, 8, 32]
 HeadBits = Literal[4, 8]
 BlockSize = Literal[32, 64, 128]
-CacheType = Literal["float32", "int8"]
+CacheType = Literal["float", "int8"]
 
 # No board of ours holds a longer context: 32,768 positions of a 7B are 8.6 GB of float32 cache, and the rotary tables
 # of a million positions would be half a gigabyte of the bundle.
@@ -40,7 +40,7 @@ class Recipe:
     method: Method = "least_squares"
     accuracy_level: Literal[0, 4] = 4
     """4 multiplies in int8, 0 in float32: onnxruntime's own scale."""
-    cache: CacheType = "float32"
+    cache: CacheType = "float"
     calibration: Path | None = None
     """A text whose keys and values give an int8 cache its scales; None: text that the model samples itself."""
     sequence_length: int | None = None
@@ -75,6 +75,11 @@ class Recipe:
             accuracy_level=0 if self.bits == 32 else self.accuracy_level,
             method="none" if self.bits == 32 else self.method,
         )
+
+    @property
+    def cache_spec(self) -> CacheSpec:
+        """How the graph keeps keys and values."""
+        return CacheSpec("float32" if self.cache == "float" else "int8")
 
     def positions(self, architecture: Architecture) -> int:
         """Return how many positions the bundle covers: never more than the checkpoint was made for.

@@ -29,12 +29,17 @@ from edge_assistant.bundle import (
     MANIFEST_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
-    CacheSpec,
     FileEntry,
     Manifest,
     Source,
 )
-from edge_assistant.errors import OutputBusyError, OutputExistsError, OutputWriteError
+from edge_assistant.errors import (
+    CheckpointError,
+    EdgeAssistantError,
+    OutputBusyError,
+    OutputExistsError,
+    OutputWriteError,
+)
 from edge_assistant_export import __version__
 from edge_assistant_export.graph import Place, serialize
 from edge_assistant_export.mistral import CacheScales, Matrix, Weights, build_graph, plan_weights, rotary_tables
@@ -81,9 +86,9 @@ def export(
             manifest = replace(manifest, files=files)
             _write(folder / MANIFEST_FILE, manifest.to_json().encode())
             _publish(folder, out)
+    except EdgeAssistantError:
+        raise
     except OSError as error:
-        if isinstance(error, OutputBusyError):
-            raise
         raise OutputWriteError(out, weights.file.size, error) from error
     return manifest
 
@@ -113,7 +118,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
         created_by=f"edge-assistant-export {__version__}",
         architecture=architecture,
         quantization=recipe.quantization(architecture),
-        cache=CacheSpec(recipe.cache),
+        cache=recipe.cache_spec,
         instruct=recipe.instruct or checkpoint.instruct,
         special_ids=checkpoint.special_ids(),
         licence=recipe.licence or checkpoint.licence,
@@ -174,6 +179,10 @@ def _write_weights(
 def _write_piece(file: int, piece: _Piece, checkpoint: Checkpoint, method: Method) -> int:
     """Quantise and write a piece; return how many weights that were."""
     rows = checkpoint.tensor(piece.source, piece.rows)
+    with np.errstate(invalid="ignore"):
+        finite = np.isfinite(rows.sum())
+    if not finite:
+        raise CheckpointError(checkpoint.source_name, f"{piece.source} holds numbers that are not finite")
     matrix = piece.matrix
     if matrix.scales is None:
         _write_rows(file, matrix.data, piece.first_row, rows)
@@ -194,7 +203,7 @@ def _write_rows(file: int, place: Place, first_row: int, rows: npt.NDArray[Any])
 
 
 def _cache_scales(checkpoint: Checkpoint, recipe: Recipe) -> CacheScales | None:
-    if recipe.cache == "float32":
+    if recipe.cache == "float":
         return None
     raise NotImplementedError
 
