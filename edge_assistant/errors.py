@@ -37,6 +37,7 @@
     │   ├── BrokerLoginError   (PermissionError)
     │   ├── BrokerUnreachableError (ConnectionError)
     │   └── RequestError       (ValueError)          an `ask` that cannot be answered; carries a code
+    ├── DemoError                                    the demonstration did not come about
     └── ExportError            (ValueError)          the workstation's side
         ├── CheckpointError                          a checkpoint that is missing, truncated or misshapen
         │   └── UnsupportedArchitectureError
@@ -228,6 +229,10 @@ class EngineClosedError(EngineError):
 
     def __init__(self) -> None:
         super().__init__("the engine is closed: load it again")
+
+
+class DemoError(EdgeAssistantError):
+    """The demonstration did not come about."""
 
 
 class ExportError(EdgeAssistantError, ValueError):

@@ -1,0 +1,88 @@
+"""`ask` and `chat`: no broker; what would be commanded is printed, and the home pretends to follow."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from edge_assistant.assistant import Answer, Ask, Assistant
+from edge_assistant.cli.common import seen_file, settings_and_model
+from edge_assistant.errors import EdgeAssistantError
+from edge_assistant.home.registry import Device, Home, Value, as_words
+from edge_assistant.home.snapshot import read_home
+from edge_assistant.text.chat import ChatModel
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+_SESSION = "chat"
+
+
+class DryRun:
+    """An actuator that commands nothing: the home's record follows, so that later questions see the change."""
+
+    def __init__(self, home: Home, *, quiet: bool) -> None:
+        """`quiet` leaves the printing out."""
+        self._home = home
+        self._quiet = quiet
+
+    async def set(self, device: Device, property_name: str, value: Value) -> bool:
+        """Print what would have been sent."""
+        if not self._quiet:
+            print(f"  not sent: {device.area}/{device.name}/{property_name} = {as_words(value)}")
+        self._home.report(device.area, device.name, property_name, value)
+        return True
+
+
+def ask(args: Namespace) -> int:
+    """Answer each text on its own; 1 when one of them could not be answered."""
+    texts = args.texts or (line.strip() for line in sys.stdin)
+    return _converse(args, (Ask(text) for text in texts if text), as_json=args.json, stream=args.stream)
+
+
+def chat(args: Namespace) -> int:
+    """Answer what is typed, turn after turn, until the input ends."""
+    return _converse(args, (Ask(text, session=_SESSION) for text in _typed() if text), as_json=False, stream=True)
+
+
+def _converse(args: Namespace, asks: Iterable[Ask], *, as_json: bool, stream: bool) -> int:
+    settings, path = settings_and_model(args)
+    home = read_home(args.state) if args.state else Home()
+    with ChatModel.load(path, settings.engine, seen_file()) as model:
+        assistant = Assistant(model, home, DryRun(home, quiet=as_json), settings.assistant)
+        return asyncio.run(_answer(assistant, asks, as_json=as_json, stream=stream))
+
+
+async def _answer(assistant: Assistant, asks: Iterable[Ask], *, as_json: bool, stream: bool) -> int:
+    failed = 0
+    for question in asks:
+        try:
+            if stream and not as_json:
+                await assistant.answer(question, on_text=_write)
+                print()
+            else:
+                _show(await assistant.answer(question), as_json=as_json)
+        except EdgeAssistantError as error:
+            print(f"edge-assistant: error: {error}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def _show(answer: Answer, *, as_json: bool) -> None:
+    print(answer.to_json() if as_json else answer.text, flush=True)
+
+
+def _write(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def _typed() -> Iterator[str]:
+    if sys.stdin.isatty():
+        import readline  # noqa: F401 - input() then edits lines and remembers them
+    while True:
+        try:
+            yield input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
