@@ -24,8 +24,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from edge_assistant.bundle import find_model
 from edge_assistant.config import Settings
@@ -34,7 +32,7 @@ from edge_assistant.errors import DemoError
 if TYPE_CHECKING:
     from argparse import Namespace
 
-HOST, NODE, BASE, ANSWERS = "127.0.0.1", "home", "home", "demo/answers"
+HOST, NODE, BASE, ANSWERS = "127.0.0.1", "home", "home", "assistant/home/answer"
 START_SECONDS = 30
 ANSWER_SECONDS = 30
 
@@ -133,7 +131,7 @@ class SimulatedHome:
         """Obey commands by reporting the new state; hand answers on."""
         async for message in self._client.messages:
             topic, payload = str(message.topic), bytes(message.payload).decode()
-            if topic == ANSWERS:
+            if topic.startswith(ANSWERS):
                 await self.answers.put(json.loads(payload))
             elif topic.endswith("/set"):
                 topic = topic.removesuffix("/set")
@@ -143,11 +141,8 @@ class SimulatedHome:
 
 async def _ask(client: aiomqtt.Client, home: SimulatedHome, question: Question) -> bool:
     """Ask over MQTT, print what came back, and say whether it was as expected."""
-    properties = Properties(PacketTypes.PUBLISH)
-    properties.ResponseTopic = ANSWERS
     started = perf_counter()
-    request = json.dumps({"text": question.text, "session": "demo"})
-    await client.publish(f"assistant/{NODE}/ask", request, qos=1, properties=properties)
+    await client.publish(f"assistant/{NODE}/ask", json.dumps({"text": question.text, "session": "demo"}), qos=1)
     try:
         answer = await asyncio.wait_for(home.answers.get(), ANSWER_SECONDS)
     except TimeoutError:
@@ -188,7 +183,7 @@ async def _server(model: Path, port: int, folder: Path) -> AsyncIterator[asyncio
 async def _connected(port: int, server: asyncio.subprocess.Process) -> AsyncIterator[aiomqtt.Client]:
     """Connect once the broker is there, wait until the assistant is online, then hear answers and commands."""
     await _broker_up(port, server)
-    async with aiomqtt.Client(HOST, port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+    async with aiomqtt.Client(HOST, port) as client:
         await client.subscribe(f"assistant/{NODE}/state", qos=1)
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -196,7 +191,7 @@ async def _connected(port: int, server: asyncio.subprocess.Process) -> AsyncIter
         except TimeoutError:
             raise DemoError(f"the assistant was not online within {START_SECONDS} s") from None
         await client.unsubscribe(f"assistant/{NODE}/state")
-        await client.subscribe(ANSWERS, qos=1)
+        await client.subscribe(f"{ANSWERS}/+", qos=1)
         await client.subscribe(f"{BASE}/+/+/+/set", qos=1)
         yield client
 

@@ -1,0 +1,36 @@
+"""`serve`: answer over MQTT until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+from edge_assistant.cli.common import seen_file, settings_and_model
+from edge_assistant.mqtt.service import serve as serve_mqtt
+from edge_assistant.text.chat import ChatModel
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from edge_assistant.config import Settings
+
+
+def serve(args: Namespace) -> int:
+    """Serve until SIGTERM, which ends it cleanly, or Ctrl-C; the log goes to standard error."""
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s"
+    )
+    settings, path = settings_and_model(args)
+    with ChatModel.load(path, settings.engine, seen_file()) as model:
+        asyncio.run(_until_terminated(model, settings))
+    return 0
+
+
+async def _until_terminated(model: ChatModel, settings: Settings) -> None:
+    service = asyncio.create_task(serve_mqtt(model, settings), name="serve")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, service.cancel)
+    await asyncio.wait([service])
+    if not service.cancelled():
+        await service
