@@ -1,0 +1,270 @@
+"""A checkpoint, whatever its layout: its configuration, its tensors by canonical name, its tokenizer.
+
+    with Checkpoint.open("mistralai/Mistral-7B-Instruct-v0.3") as checkpoint:
+        checkpoint.config.hidden_size                           4096
+        checkpoint.shape("layers.0.k")                          (1024, 4096)
+        checkpoint.tensor("layers.0.k", slice(0, 128))          float32 [128, 4096], read when asked for
+
+Opening reads headers only, and checks there that every tensor the configuration calls for is in the files, with the
+right shape and a type that can be read, and that no tensor is left over that the model would miss. Weights are
+[out, in]; q and k have their rows in Hugging Face's order, in which pairs (j, j + head_dim/2) of a head rotate together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from edge_assistant.bundle import Architecture as ModelConfig
+from edge_assistant.bundle import AssistantSpec, InstructVersion
+from edge_assistant.errors import CheckpointError
+from edge_assistant_export.hub import Location, locate, read_index
+from edge_assistant_export.layouts import LAYOUTS, Layout, LayoutName, expected_shapes
+from edge_assistant_export.safetensors_file import Float32, SafetensorsFile
+from edge_assistant_export.vocab import Vocabulary
+
+__all__ = ["Checkpoint", "ModelConfig"]
+
+ASSISTANT_FILE: Final = "assistant.json"
+# Parts of a model that sees, which its language part does without, and buffers that old checkpoints stored.
+_IGNORED: Final = (
+    "vision_tower.",
+    "vision_encoder.",
+    "vision_language_adapter.",
+    "multi_modal_projector.",
+    "patch_merger.",
+    "pre_mm_projector_norm.",
+)
+_IGNORED_ENDING: Final = ".rotary_emb.inv_freq"
+# How the language part of a model that sees is set apart in Hugging Face's layout.
+_TEXT_PREFIX: Final = "language_model."
+
+
+class Checkpoint:
+    """An open checkpoint; threads may read from it at the same time."""
+
+    def __init__(self, location: Location, layout: Layout) -> None:
+        """Read the configuration and the headers; see `open`."""
+        self.folder = location.folder
+        self.source_name = location.name
+        self.revision = location.revision
+        self._layout = layout
+        config_path = self.folder / layout.config_file
+        self.config: ModelConfig = layout.read_config(config_path, _read_json(config_path))
+        self._files: dict[str, SafetensorsFile] = {}
+        try:
+            self._stored = self._find_tensors()
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def open(cls, path_or_hub_id: str | Path, revision: str | None = None) -> Self:
+        """Open a folder or fetch a hub id (`organisation/model`), at a revision where it is one of the hub's.
+
+        Raises:
+            HubAccessError: The hub does not give it.
+            UnsupportedArchitectureError: It is a model that the exporter does not know.
+            CheckpointError: A file or tensor is missing, truncated, of a wrong shape or of a type that cannot be read.
+        """
+        location = locate(path_or_hub_id, revision)
+        return cls(location, _find_layout(location.folder))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; a second time does nothing."""
+        for file in self._files.values():
+            file.close()
+
+    @property
+    def layout(self) -> LayoutName:
+        """Which layout was read."""
+        return self._layout.name
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor by its canonical name; KeyError where the model has none of it."""
+        file, stored = self._stored[name]
+        return file.tensors[stored].shape
+
+    def tensor(self, name: str, rows: slice | None = None) -> Float32:
+        """Return a tensor, or some rows of it, as float32 in memory of its own; KeyError where there is none.
+
+        Raises:
+            CheckpointError: The file has changed since it was opened.
+        """
+        file, stored = self._stored[name]
+        if not (self._layout.interleaved_rotary and name.endswith((".q", ".k"))):
+            return file.read(stored, rows)
+        # Rows move within their head only, so whole heads are read.
+        head_dim, n_rows = self.config.head_dim, self.shape(name)[0]
+        start, stop, _ = (rows or slice(None)).indices(n_rows)
+        first = start // head_dim * head_dim
+        heads = file.read(stored, slice(first, -(-stop // head_dim) * head_dim))
+        pairs = heads.reshape(-1, head_dim // 2, 2, heads.shape[1])
+        return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(heads.shape)[start - first : max(start, stop) - first])
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        vocabulary = Vocabulary.read(self.folder)
+        if vocabulary.size > self.config.vocab_size:
+            raise CheckpointError(
+                vocabulary.path,
+                f"it has {vocabulary.size} tokens, but the model has rows for {self.config.vocab_size}: "
+                f"it belongs to another model",
+            )
+        return vocabulary
+
+    def tokenizer_json(self) -> bytes:
+        """Return the tokenizer as a tokenizer.json, converted from Mistral's own formats where need be.
+
+        Raises:
+            CheckpointError: There is no tokenizer, it cannot be read, or it belongs to another model.
+        """
+        return self._vocabulary.json
+
+    def special_ids(self) -> dict[str, int]:
+        """Return the ids of the control tokens by name, without the unnamed ones that fill up the vocabulary."""
+        return dict(self._vocabulary.special_ids)
+
+    @property
+    def instruct(self) -> InstructVersion | None:
+        """The format of a chat, None for a model without one, or with one that the runtime does not know.
+
+        A folder with a tokenizer_config.json that holds no chat template is a base model's; else the vocabulary says.
+        """
+        template = self._chat_template()
+        if template == "":
+            return None
+        version = self._vocabulary.instruct
+        return "v1" if version is None and "[INST]" in (template or "") else version
+
+    def _chat_template(self) -> str | None:
+        """Return the chat template, empty where the tokenizer's configuration has none, None without configuration."""
+        for path in (self.folder / "chat_template.jinja", self.folder / "chat_template.json"):
+            if path.is_file():
+                return path.read_text(encoding="utf-8")
+        path = self.folder / "tokenizer_config.json"
+        return str(_read_json(path).get("chat_template") or "") if path.is_file() else None
+
+    @property
+    def assistant(self) -> AssistantSpec | None:
+        """What the model was trained to be told, from its assistant.json; None where there is none."""
+        path = self.folder / ASSISTANT_FILE
+        if not path.is_file():
+            return None
+        try:
+            return TypeAdapter(AssistantSpec).validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise CheckpointError(path, f"it is no description of an assistant: {error}") from error
+
+    @property
+    def licence(self) -> str | None:
+        """What the model card's head says; None where there is no card or it says nothing."""
+        path = self.folder / "README.md"
+        card = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        if not card.startswith("---"):
+            return None
+        try:
+            head = yaml.safe_load(card.split("---", 2)[1])
+        except yaml.YAMLError:
+            return None
+        if not isinstance(head, dict):
+            return None
+        licence = head.get("license_name") or head.get("license")
+        return str(licence) if licence else None
+
+    def _find_tensors(self) -> dict[str, tuple[SafetensorsFile, str]]:
+        """Return the file and stored name of every tensor by its canonical name, all of them checked."""
+        found = dict(self._all_tensors())
+        prefix = _TEXT_PREFIX if any(name.startswith(_TEXT_PREFIX) for name in found) else ""
+        names = {name: prefix + stored for name, stored in self._layout.tensor_names(self.config).items()}
+        if missing := [stored for stored in names.values() if stored not in found]:
+            raise CheckpointError(self.folder, f"{_listed(missing)} missing in its {self._layout.weights}")
+        for name, shape in expected_shapes(self.config).items():
+            file, stored = found[names[name]], names[name]
+            file.check_dtype(stored)
+            if (actual := file.tensors[stored].shape) != shape:
+                raise CheckpointError(
+                    file.path,
+                    f"{stored} has the shape {list(actual)}, but {self._layout.config_file} calls for {list(shape)}",
+                )
+        self._refuse_left_over(found.keys() - names.values(), prefix)
+        return {name: (found[stored], stored) for name, stored in names.items()}
+
+    def _refuse_left_over(self, names: set[str], prefix: str) -> None:
+        """Refuse tensors that the model would miss; a head beside a tied embedding is the embedding once more."""
+        head = prefix + self._layout.tensors["lm_head"]
+        left = [name for name in names if not name.startswith(_IGNORED) and not name.endswith(_IGNORED_ENDING)]
+        if unknown := sorted(name for name in left if not (name == head and self.config.tied_embedding)):
+            raise CheckpointError(
+                self.folder, f"{_listed(unknown)} left over: the model is not what {self._layout.config_file} says"
+            )
+
+    def _all_tensors(self) -> Iterator[tuple[str, SafetensorsFile]]:
+        """Give every stored name with its file: as the index says, or else all files of the layout's pattern."""
+        index_path = self.folder / self._layout.index_file
+        if not index_path.is_file():
+            for path in sorted(self.folder.glob(self._layout.weights)):
+                file = self._open(path)
+                yield from ((name, file) for name in file.tensors)
+            return
+        for name, shard in read_index(index_path).items():
+            path = self.folder / shard
+            if not path.is_file():
+                raise CheckpointError(path, f"it is missing; {index_path.name} says that {name} lies in it")
+            file = self._open(path)
+            if name not in file.tensors:
+                raise CheckpointError(path, f"{name} is missing in it, though {index_path.name} names it")
+            yield name, file
+
+    def _open(self, path: Path) -> SafetensorsFile:
+        if path.name not in self._files:
+            self._files[path.name] = SafetensorsFile(path)
+        return self._files[path.name]
+
+
+def _find_layout(folder: Path) -> Layout:
+    """Return the first layout of which both configuration and weights are there; the error says what is missing."""
+    configured = [layout for layout in LAYOUTS if (folder / layout.config_file).is_file()]
+    for layout in configured:
+        if (folder / layout.index_file).is_file() or any(folder.glob(layout.weights)):
+            return layout
+    if not configured:
+        files = " nor ".join(layout.config_file for layout in LAYOUTS)
+        raise CheckpointError(folder, f"it is no checkpoint: there is neither {files}")
+    wanted = " or ".join(layout.weights for layout in configured)
+    mend = ""
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+        mend = "; weights that PyTorch pickled (.bin, .pth) are not read: save them as safetensors first"
+    raise CheckpointError(folder, f"it has no weights ({wanted}){mend}")
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(path, f"it is no JSON ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(path, "it holds no object; download it again")
+    return content
+
+
+def _listed(names: list[str]) -> str:
+    """Return the first of many names, with their verb."""
+    others = f" and {len(names) - 1} more tensors are" if len(names) > 1 else " is"
+    return names[0] + others

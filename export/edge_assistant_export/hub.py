@@ -1,0 +1,154 @@
+"""Finds a checkpoint's folder: one on this machine, one of the hub's cache, or one fetched from the hub.
+
+A repository of Mistral's often holds the same weights in both layouts; only one of them is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from edge_assistant.errors import CheckpointError, HubAccessError
+from edge_assistant_export.layouts import HUGGINGFACE, LAYOUTS, Layout
+
+# Everything but the weights: small, so all that may be needed is fetched first, and decides which weights are.
+_SMALL_FILES: Final = [
+    *(layout.config_file for layout in LAYOUTS),
+    *(layout.index_file for layout in LAYOUTS),
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model*",
+    "tekken.json",
+    "chat_template.*",
+    "assistant.json",
+    "README.md",
+]
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_CACHE_FOLDER: Final = re.compile(r"models--(?P<organisation>[\w.-]+)--(?P<model>[\w.-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A checkpoint's folder, and what is known of where it came from."""
+
+    folder: Path
+    name: str
+    """`organisation/model` where it came from the hub, else the folder's own name."""
+    revision: str | None
+    """The commit, None for a folder that did not come from the hub."""
+
+
+def locate(path_or_hub_id: str | Path, revision: str | None = None) -> Location:
+    """Return the folder of a checkpoint, fetching it where it is a hub id.
+
+    A folder of the hub's cache (`models--organisation--model`, or one of its snapshots) is known by its name.
+
+    Raises:
+        CheckpointError: It is neither a folder nor looks like a hub id, or a plain folder was given with a revision.
+        HubAccessError: The hub does not give it.
+    """
+    path = Path(path_or_hub_id).expanduser()
+    if path.is_dir():
+        return _locate_folder(path, revision)
+    if path.exists():
+        raise CheckpointError(path, "it is a file; name the folder that holds the checkpoint")
+    if not _HUB_ID.fullmatch(name := str(path_or_hub_id)):
+        raise CheckpointError(path, "there is no such folder, and it is no hub id (organisation/model) either")
+    folder = _fetch(name, revision)
+    return Location(folder, name, folder.name)
+
+
+def _locate_folder(path: Path, revision: str | None) -> Location:
+    path = path.absolute()
+    if _CACHE_FOLDER.fullmatch(path.name):
+        path = _snapshot(path, revision)
+    cached = _CACHE_FOLDER.fullmatch(path.parent.parent.name) if path.parent.name == "snapshots" else None
+    if cached is None:
+        if revision is not None:
+            raise CheckpointError(path, f"revision {revision} cannot be had from a folder, only from a hub id")
+        return Location(path, path.name, None)
+    if revision not in {None, path.name, _read_ref(path.parent.parent, revision or "")}:
+        raise CheckpointError(
+            path, f"this snapshot is not revision {revision}; name the folder {path.parent.parent.name}"
+        )
+    return Location(path, f"{cached['organisation']}/{cached['model']}", path.name)
+
+
+def _snapshot(cache: Path, revision: str | None) -> Path:
+    """Return the folder of a revision (a branch, a tag or a commit) in a folder of the hub's cache."""
+    wanted = revision or "main"
+    snapshot = cache / "snapshots" / (_read_ref(cache, wanted) or wanted)
+    if snapshot.is_dir():
+        return snapshot
+    there = sorted(folder.name for folder in cache.glob("snapshots/*"))
+    raise CheckpointError(cache, f"it holds no revision {wanted}; there is {', '.join(there) or 'none at all'}")
+
+
+def _read_ref(cache: Path, name: str) -> str | None:
+    ref = cache / "refs" / name
+    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    """Return the folder into which the hub's files were fetched; what is in the cache is not fetched again."""
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
+        for layout in LAYOUTS:
+            if (folder / layout.config_file).is_file():
+                snapshot_download(name, revision=folder.name, allow_patterns=_weights(folder, layout))
+                if any(folder.glob(layout.weights)):
+                    break
+    except GatedRepoError as error:
+        mend = f"Accept its licence at https://huggingface.co/{name}, then log in with `hf auth login`"
+        raise HubAccessError(name, "it is gated", mend) from error
+    except RepositoryNotFoundError as error:
+        mend = "Check the name (organisation/model); for a private one, log in with `hf auth login`"
+        raise HubAccessError(name, "there is no such model, or it is private", mend) from error
+    except RevisionNotFoundError as error:
+        mend = f"https://huggingface.co/{name}/tree/main lists the branches and tags"
+        raise HubAccessError(name, f"it has no revision {revision}", mend) from error
+    except LocalEntryNotFoundError as error:
+        mend = f"Go online, or fetch it elsewhere with `hf download {name}` and name the folder"
+        raise HubAccessError(name, "the hub cannot be reached and the cache does not hold it", mend) from error
+    except (OSError, HTTPError) as error:
+        mend = "What has arrived is kept: run the same command again"
+        raise HubAccessError(name, f"the download broke off ({error})", mend) from error
+    return folder
+
+
+def _weights(folder: Path, layout: Layout) -> list[str]:
+    """Return the files of weights to fetch: the shards that the index names, or else all of the layout's pattern.
+
+    Raises:
+        CheckpointError: The index cannot be read.
+    """
+    index = folder / layout.index_file
+    return sorted(set(read_index(index).values())) if index.is_file() else [layout.weights]
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Return the file of every tensor, from an index of shards.
+
+    Raises:
+        CheckpointError: It cannot be read, or names a file outside the folder.
+    """
+    try:
+        files = json.loads(path.read_bytes())["weight_map"]
+        outside = sorted({file for file in files.values() if Path(file).name != file})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(path, f"it is no index of shards ({error!r}); download it again") from error
+    if outside:
+        raise CheckpointError(path, f"it names {outside[0]!r}, which lies outside the checkpoint's folder")
+    return dict(files)

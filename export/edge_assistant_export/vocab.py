@@ -1,0 +1,204 @@
+"""A checkpoint's vocabulary as a tokenizer.json, converted from Mistral's own formats without changing an id.
+
+    tekken.json         byte-level BPE in tiktoken's form: bytes with ranks, a pattern that cuts text into words
+    tokenizer.model.vN  SentencePiece BPE: pieces with scores, bytes for characters that no piece has
+    tokenizer.json      taken as it is
+
+They are looked for in this order: where a repository holds several, Mistral's own file is the one it was trained with.
+
+Both formats choose the next merge by the piece it makes, a tokenizer.json by the pair it joins. So every split of a
+piece into two pieces becomes a merge, in the order of the pieces. SentencePiece gives all runs of spaces one score
+and takes the leftmost pair first, which grows the leftmost run: there, the longer left side comes first.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import sentencepiece
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+from edge_assistant.bundle import InstructVersion
+from edge_assistant.errors import CheckpointError
+
+_SPACE: Final = "▁"
+# Names given to control ids that mean nothing yet.
+_FILLER: Final = re.compile(r"<SPECIAL_\d+>|\[control_\d+\]|<filler_\d+>")
+_UNNAMED: Final = "<SPECIAL_{}>"
+# The control tokens of tekken files that do not list theirs, in the order of their ids.
+_TEKKEN_CONTROLS: Final = (
+    *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
+    *("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]"),
+    *("[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
+)
+_SPM_VERSIONS: Final[Mapping[str, InstructVersion]] = {"v1": "v1", "v2": "v2", "v3": "v3", "v7": "v7"}
+_TEKKEN_VERSIONS: Final[Mapping[str, InstructVersion]] = {"v3": "v3-tekken", "v7": "v7-tekken"}
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A tokenizer.json and what it shows."""
+
+    path: Path
+    """The file it was made from."""
+    json: bytes
+    size: int
+    """One more than the largest id."""
+    special_ids: Mapping[str, int]
+    """The ids of control tokens that have a name of their own."""
+    instruct: InstructVersion | None
+    """The format of a chat that the control tokens speak for; None where they speak for none that is known."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Vocabulary:
+        """Read the vocabulary of a checkpoint's folder.
+
+        Raises:
+            CheckpointError: There is none, or it cannot be read.
+        """
+        path = _find(folder)
+        try:
+            if path.name == "tekken.json":
+                document = json.loads(path.read_bytes())
+                version = _TEKKEN_VERSIONS.get(document["config"].get("version"))
+                return _vocabulary(path, tekken_tokenizer(document), version)
+            if path.name == "tokenizer.json":
+                content = path.read_bytes()
+                tokenizer = Tokenizer.from_buffer(content)
+                return _vocabulary(path, tokenizer, _version_of(tokenizer), content)
+            tokenizer = sentencepiece_tokenizer(path)
+            suffix = path.suffix.removeprefix(".").partition("m")[0]  # v7m1: as v7, with images
+            return _vocabulary(path, tokenizer, _SPM_VERSIONS.get(suffix) or _version_of(tokenizer))
+        except (OSError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+            raise _unreadable(path, error) from error
+        except ValueError as error:
+            raise error if isinstance(error, CheckpointError) else _unreadable(path, error) from error
+
+
+def tekken_tokenizer(document: Mapping[str, Any]) -> Tokenizer:
+    """Return the tokenizer of a tekken.json: control tokens first, then the bytes in the order of their ranks."""
+    config = document["config"]
+    n_controls = config["default_num_special_tokens"]
+    listed = document.get("special_tokens")
+    names = {token["rank"]: token["token_str"] for token in listed} if listed else dict(enumerate(_TEKKEN_CONTROLS))
+    controls = [names.get(number, _UNNAMED.format(number)) for number in range(n_controls)]
+    letters = _letter_of_byte()
+    n_words = config["default_vocab_size"] - n_controls
+    words = ["".join(letters[byte] for byte in base64.b64decode(token["token_bytes"])) for token in document["vocab"]]
+    ranks = {word: rank for rank, word in enumerate(words[:n_words])}
+    model = BPE(
+        vocab={name: number for number, name in enumerate(controls)}
+        | {word: n_controls + rank for word, rank in ranks.items()},
+        merges=_merges({word: float(rank) for word, rank in ranks.items()}),
+        ignore_merges=True,
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(config["pattern"]), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in controls])
+    return tokenizer
+
+
+def sentencepiece_tokenizer(path: Path) -> Tokenizer:
+    """Return the tokenizer of a SentencePiece BPE model with bytes to fall back on.
+
+    Raises:
+        CheckpointError: It changes text before it encodes it, other than by writing a space in front.
+        RuntimeError: It is no SentencePiece model.
+    """
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    if pieces.normalize("  a  ﬁ") != "▁▁▁a▁▁ﬁ":
+        raise CheckpointError(path, "it normalises text in a way that Mistral's vocabularies do not")
+    names = [pieces.id_to_piece(number) for number in range(pieces.vocab_size())]
+    controls = [name for number, name in enumerate(names) if pieces.is_control(number) or pieces.is_unknown(number)]
+    ranks = {
+        name: -pieces.get_score(number)
+        for number, name in enumerate(names)
+        if not (pieces.is_control(number) or pieces.is_unknown(number) or pieces.is_byte(number))
+    }
+    model = BPE(
+        vocab={name: number for number, name in enumerate(names)},
+        merges=_merges(ranks),
+        unk_token=names[pieces.unk_id()],
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in controls])
+    return tokenizer
+
+
+def _find(folder: Path) -> Path:
+    candidates = [
+        folder / "tekken.json",
+        *sorted(folder.glob("tokenizer.model.v*"), reverse=True),
+        folder / "tokenizer.json",
+        folder / "tokenizer.model",
+    ]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise CheckpointError(
+        folder, "it has no tokenizer: put the tekken.json, tokenizer.model.vN or tokenizer.json of the model there"
+    )
+
+
+def _vocabulary(
+    path: Path, tokenizer: Tokenizer, instruct: InstructVersion | None, content: bytes | None = None
+) -> Vocabulary:
+    added = tokenizer.get_added_tokens_decoder()
+    return Vocabulary(
+        path=path,
+        json=content or tokenizer.to_str().encode(),
+        size=max(tokenizer.get_vocab().values()) + 1,
+        special_ids={token.content: number for number, token in added.items() if not _FILLER.fullmatch(token.content)},
+        instruct=instruct,
+    )
+
+
+def _version_of(tokenizer: Tokenizer) -> InstructVersion | None:
+    """Return the chat format that the control tokens of a tokenizer.json speak for.
+
+    Version 2 has the same ones as version 3, whose models are the public ones.
+    """
+    names = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    byte_level = isinstance(tokenizer.decoder, decoders.ByteLevel)
+    if "[ARGS]" in names or "[INST]" not in names:
+        return None  # version 11 and later, or version 1 and models without a chat, which write no control tokens
+    if "[SYSTEM_PROMPT]" in names:
+        return "v7-tekken" if byte_level else "v7"
+    return "v3-tekken" if byte_level else "v3"
+
+
+def _merges(ranks: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return every split of every piece into two pieces, by the rank of the piece, the longer left side first."""
+    splits = [
+        (rank, -cut, piece[:cut], piece[cut:])
+        for piece, rank in ranks.items()
+        for cut in range(1, len(piece))
+        if piece[:cut] in ranks and piece[cut:] in ranks
+    ]
+    splits.sort(key=lambda split: split[:2])
+    return [(left, right) for _, _, left, right in splits]
+
+
+def _letter_of_byte() -> dict[int, str]:
+    """Return the letter that stands for each byte in byte-level pieces (GPT-2): printable ones are themselves."""
+    printable: Iterable[int] = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + number) for number, byte in enumerate(others)}
