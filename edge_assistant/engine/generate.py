@@ -151,16 +151,8 @@ class Generation:
         cancel: threading.Event,
     ) -> None:
         """Nothing runs before the first token is asked for."""
-        self._session = session
-        self._prompt = prompt
-        self._params = params
-        self._sampler = Sampler(params, session.vocab_size)
-        self._cancel = cancel
-        self._completion = self._cached = 0
-        self._prefill_s = self._decode_s = 0.0
-        self._tokens = self._generate(turn)
-        self.finish_reason: FinishReason = "cancelled"
-        """Why it ended; one that is closed before its end was cancelled."""
+        self._progress = _Progress(len(prompt))
+        self._tokens = _generate(session, turn, prompt, params, cancel, self._progress)
 
     def __iter__(self) -> Self:
         return self
@@ -173,50 +165,76 @@ class Generation:
         self._tokens.close()
 
     @property
+    def finish_reason(self) -> FinishReason:
+        """Why it ended; one that is closed before its end was cancelled."""
+        return self._progress.finish_reason
+
+    @property
     def usage(self) -> Usage:
         """What it has taken so far."""
-        return Usage(len(self._prompt), self._completion, self._cached)
+        progress = self._progress
+        return Usage(progress.prompt_tokens, progress.completion_tokens, progress.cached_tokens)
 
     @property
     def timing(self) -> Timing:
         """How long it has worked so far."""
-        return Timing(self._prefill_s, self._decode_s)
+        return Timing(self._progress.prefill_s, self._progress.decode_s)
 
-    def _generate(self, turn: _Turn) -> Generator[int, None, None]:
-        params, run, sample = self._params, self._session.run, self._sampler.sample
-        position = len(self._prompt)
-        with turn:
-            started = perf_counter()
-            logits = self._prefill()
-            if logits is None:
+
+@dataclass(slots=True)
+class _Progress:
+    """What a generation tells of itself; apart from it, so that no cycle keeps one alive that was dropped."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    finish_reason: FinishReason = "cancelled"
+
+
+def _generate(
+    session: Session,
+    turn: _Turn,
+    prompt: NDArray[np.int64],
+    params: SamplingParams,
+    cancel: threading.Event,
+    progress: _Progress,
+) -> Generator[int, None, None]:
+    sampler = Sampler(params, session.vocab_size)
+    sampler.see(prompt)
+    position = len(prompt)
+    with turn:
+        started = perf_counter()
+        progress.cached_tokens = session.cache.keep_prefix(prompt)
+        logits = _prefill(session, prompt[progress.cached_tokens :], cancel)
+        if logits is None:
+            return
+        token = sampler.sample(logits, position)
+        progress.prefill_s = perf_counter() - started
+        while token not in params.stop_ids:
+            progress.completion_tokens += 1
+            complete = progress.completion_tokens == params.max_tokens
+            if complete:
+                progress.finish_reason = "length"
+            yield token
+            if complete or cancel.is_set():
                 return
-            token = sample(logits, position)
-            self._prefill_s = perf_counter() - started
-            while token not in params.stop_ids:
-                self._completion += 1
-                complete = self._completion == params.max_tokens
-                if complete:
-                    self.finish_reason = "length"
-                yield token
-                if complete or self._cancel.is_set():
-                    return
-                started = perf_counter()
-                position += 1
-                token = sample(run((token,)), position)
-                self._decode_s += perf_counter() - started
-            self.finish_reason = "stop"
+            started = perf_counter()
+            position += 1
+            token = sampler.sample(session.run((token,)), position)
+            progress.decode_s += perf_counter() - started
+        progress.finish_reason = "stop"
 
-    def _prefill(self) -> NDArray[np.float32] | None:
-        """Read what the cache lacks of the prompt; None when it was cancelled on the way."""
-        session, prompt = self._session, self._prompt
-        self._sampler.see(prompt)
-        self._cached = session.cache.keep_prefix(prompt)
-        logits = None
-        for start in range(self._cached, len(prompt), session.prefill_chunk):
-            if self._cancel.is_set():
-                return None
-            logits = session.run(prompt[start : start + session.prefill_chunk])
-        return logits
+
+def _prefill(session: Session, ids: NDArray[np.int64], cancel: threading.Event) -> NDArray[np.float32] | None:
+    """Read ids in chunks and return the logits after the last; None when it was cancelled on the way."""
+    logits = None
+    for start in range(0, len(ids), session.prefill_chunk):
+        if cancel.is_set():
+            return None
+        logits = session.run(ids[start : start + session.prefill_chunk])
+    return logits
 
 
 class _Turn:

@@ -1,0 +1,154 @@
+"""What the tests of several rooms share: a real trained checkpoint, small random ones, and bundles of either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_assistant.bundle import Bundle
+
+STORIES = Path(__file__).parents[2] / "shared" / "checkpoints" / "stories260K"
+
+CONTROL_TOKENS = (
+    *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]"),
+    *("[/TOOL_RESULTS]", "[TOOL_CALLS]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]", "<pad>"),
+)
+TINY_SHAPE: dict[str, int | bool | None] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": len(CONTROL_TOKENS) + 256,
+    "max_position_embeddings": 512,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+}
+
+MakeCheckpoint = Callable[..., Path]
+MakeBundle = Callable[..., Bundle]
+
+
+@pytest.fixture(scope="session")
+def stories() -> Path:
+    """Return the checkpoint of stories260K: trained, with grouped-query attention, a megabyte."""
+    if not (STORIES / "model.safetensors").is_file():
+        pytest.skip(f"stories260K in the Hugging Face layout is not at {STORIES}")
+    return STORIES
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
+    """Return a function that writes a random checkpoint; keywords replace keys of `TINY_SHAPE`, as in config.json."""
+    made: dict[str, Path] = {}
+
+    def make(**shape: int | bool | None) -> Path:
+        key = json.dumps(shape, sort_keys=True)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("checkpoint")
+            _write_checkpoint(made[key], TINY_SHAPE | shape)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def export_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
+    """Return a function that exports a checkpoint once for every recipe; keywords are those of `Recipe`."""
+    made: dict[str, Bundle] = {}
+
+    def make(checkpoint: Path, **recipe: object) -> Bundle:
+        from edge_assistant_export.checkpoint import Checkpoint
+        from edge_assistant_export.recipe import Recipe
+        from edge_assistant_export.write import export
+
+        key = f"{checkpoint} {sorted(recipe.items())}"
+        if key not in made:
+            path = tmp_path_factory.mktemp("bundles") / "bundle"
+            with Checkpoint.open(checkpoint) as opened:
+                export(opened, Recipe(**recipe), path)
+            made[key] = Bundle.open(path)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: MakeCheckpoint, export_bundle: MakeBundle) -> MakeBundle:
+    """Return a function that exports a random checkpoint.
+
+    `shape` is as for `tiny_checkpoint`; other keywords are those of `Recipe`, where nothing is quantised unless said.
+    """
+
+    def make(shape: dict[str, int | bool | None] | None = None, **recipe: object) -> Bundle:
+        return export_bundle(tiny_checkpoint(**(shape or {})), **{"bits": 32, "instruct": "v7-tekken"} | recipe)
+
+    return make
+
+
+def _write_checkpoint(path: Path, shape: dict[str, int | bool | None]) -> None:
+    from safetensors.numpy import save_file
+
+    config = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu"}
+    config |= {"rms_norm_eps": 1e-5, "rope_theta": 10000.0, "torch_dtype": "float32", **shape}
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "tokenizer.json").write_text(_byte_tokenizer())
+    save_file(_random_tensors(**shape), path / "model.safetensors")
+
+
+def _random_tensors(
+    hidden_size: int,
+    intermediate_size: int,
+    num_hidden_layers: int,
+    num_attention_heads: int,
+    num_key_value_heads: int,
+    head_dim: int,
+    vocab_size: int,
+    *,
+    tie_word_embeddings: bool,
+    **_: object,
+) -> dict[str, np.ndarray]:
+    """Return weights under which every layer matters and the logits are far apart."""
+    random = np.random.default_rng(0)
+    queries, keys = num_attention_heads * head_dim, num_key_value_heads * head_dim
+
+    def matrix(n_rows: int, row_size: int, scale: float = 1.0) -> np.ndarray:
+        return (random.standard_normal((n_rows, row_size)) * scale / np.sqrt(row_size)).astype(np.float32)
+
+    def norm() -> np.ndarray:
+        return random.uniform(0.8, 1.2, hidden_size).astype(np.float32)
+
+    tensors = {"model.embed_tokens.weight": matrix(vocab_size, hidden_size, 4), "model.norm.weight": norm()}
+    if not tie_word_embeddings:
+        tensors["lm_head.weight"] = matrix(vocab_size, hidden_size, 4)
+    for layer in range(num_hidden_layers):
+        at = f"model.layers.{layer}."
+        tensors |= {
+            f"{at}input_layernorm.weight": norm(),
+            f"{at}self_attn.q_proj.weight": matrix(queries, hidden_size, 2),
+            f"{at}self_attn.k_proj.weight": matrix(keys, hidden_size, 2),
+            f"{at}self_attn.v_proj.weight": matrix(keys, hidden_size),
+            f"{at}self_attn.o_proj.weight": matrix(hidden_size, queries),
+            f"{at}post_attention_layernorm.weight": norm(),
+            f"{at}mlp.gate_proj.weight": matrix(intermediate_size, hidden_size, 2),
+            f"{at}mlp.up_proj.weight": matrix(intermediate_size, hidden_size, 2),
+            f"{at}mlp.down_proj.weight": matrix(hidden_size, intermediate_size),
+        }
+    return tensors
+
+
+def _byte_tokenizer() -> str:
+    """Return a tokenizer whose tokens are Mistral's control tokens and the 256 bytes."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    letters = [*CONTROL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
+    return tokenizer.to_str()

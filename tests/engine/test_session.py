@@ -1,0 +1,127 @@
+"""A session: however a context is read, and however often it is rewound, the logits are those of the reference.
+
+Tolerances on logits that spread over some ±15: 1e-4 in float32 against numpy; within the runtime itself the same for
+float32, and 0.5 where weights or cache are quantised, as the int8 products of one row and of many differ in rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_assistant.bundle import Bundle, FileEntry
+from edge_assistant.config import EngineSettings
+from edge_assistant.engine.kv_cache import KvCache
+from edge_assistant.engine.session import Session
+from edge_assistant.errors import BundleGraphError
+
+SETTINGS = EngineSettings(threads=1)
+LENGTH = 40
+IDS = np.random.default_rng(1).integers(14, 270, LENGTH)
+RECIPES = [({"bits": 32}, 1e-4), ({"bits": 4}, 0.5), ({"bits": 8}, 0.5), ({"bits": 32, "cache": "int8"}, 0.5)]
+
+
+def session_of(bundle: Bundle, capacity: int = LENGTH) -> Session:
+    return Session(bundle, KvCache(bundle.manifest, capacity), SETTINGS)
+
+
+def read(session: Session, ids: np.ndarray, chunk: int) -> list[np.ndarray]:
+    """Read ids in chunks and return the logits after the last of each."""
+    return [session.run(ids[start : start + chunk]).copy() for start in range(0, len(ids), chunk)]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"num_key_value_heads": 4, "head_dim": 24, "intermediate_size": 86, "tie_word_embeddings": True},
+        {"sliding_window": 8},
+    ],
+    ids=["grouped", "odd sizes", "window"],
+)
+def test_prefill_chunks_and_steps_equal_the_reference(tiny_bundle, tiny_checkpoint, shape):
+    from edge_assistant_export.reference import forward
+
+    from edge_assistant_export.checkpoint import Checkpoint
+
+    with Checkpoint.open(tiny_checkpoint(**shape)) as checkpoint:
+        reference = forward(checkpoint, IDS)
+    assert reference.max() - reference.min() > 10
+    bundle = tiny_bundle(shape)
+    for chunk in (LENGTH, 20, 8, 1):
+        np.testing.assert_allclose(read(session_of(bundle), IDS, chunk), reference[chunk - 1 :: chunk], atol=1e-4)
+    np.testing.assert_allclose(session_of(bundle).run_all(IDS), reference, atol=1e-4)
+
+
+@pytest.mark.parametrize(("recipe", "tolerance"), RECIPES)
+def test_prefill_chunks_and_steps_are_one(tiny_bundle, recipe, tolerance):
+    bundle = tiny_bundle(**recipe)
+    whole = session_of(bundle).run_all(IDS)
+    for chunk in (LENGTH, 20, 8, 1):
+        np.testing.assert_allclose(read(session_of(bundle), IDS, chunk), whole[chunk - 1 :: chunk], atol=tolerance)
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe, _ in RECIPES])
+def test_a_rewound_cache_is_a_fresh_one(tiny_bundle, recipe):
+    bundle = tiny_bundle(**recipe)
+    session = session_of(bundle)
+    for kept in (0, 1, 13, LENGTH - 1):
+        session.cache.rewind(0)
+        read(session, IDS[:kept], 16)
+        read(session, np.roll(IDS, 7)[kept:], 16)
+        session.cache.rewind(kept)
+        fresh = session_of(bundle)
+        read(fresh, IDS[:kept], 16)
+        # The same steps over the same rows: not even the rounding differs.
+        np.testing.assert_array_equal(read(session, IDS[kept:], 16), read(fresh, IDS[kept:], 16))
+
+
+def test_steps_reuse_one_buffer_of_logits(tiny_bundle):
+    session = session_of(tiny_bundle())
+    assert session.run([1]) is not None
+    assert np.shares_memory(session.run([2]), session.run([3]))
+
+
+def test_the_cache_is_resident_once_and_in_the_bytes_that_were_computed(tiny_bundle):
+    shape = {"num_hidden_layers": 4, "num_key_value_heads": 4, "head_dim": 32, "max_position_embeddings": 32768}
+    bundle = tiny_bundle(shape)
+    script = Path(__file__).with_name("resident.py")
+    done = subprocess.run([sys.executable, script, bundle.path], capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout)
+    assert measured["computed"] == 128 * 2**20
+    assert measured["resident"] == pytest.approx(measured["computed"], rel=0.02)
+
+
+def with_files(bundle: Bundle, path: Path, graph: bytes, **architecture: int) -> Bundle:
+    """Return a copy whose graph or manifest is another, with hashes that hold."""
+    path.mkdir()
+    for name in bundle.manifest.files:
+        shutil.copy(bundle.path / name, path)
+    (path / "model.onnx").write_bytes(graph)
+    files = dict(bundle.manifest.files) | {"model.onnx": FileEntry.of(path / "model.onnx")}
+    changed = replace(bundle.manifest, files=files, architecture=replace(bundle.manifest.architecture, **architecture))
+    (path / "manifest.json").write_text(changed.to_json())
+    return Bundle.open(path)
+
+
+def test_a_graph_that_cannot_be_loaded_is_refused(tiny_bundle, tmp_path):
+    for number, graph in enumerate((b"", b"no graph at all", tiny_bundle().graph_path.read_bytes()[:-100])):
+        with pytest.raises(BundleGraphError, match=r"model\.onnx"):
+            session_of(with_files(tiny_bundle(), tmp_path / str(number), graph))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"n_layers": 3}, "past_key_values.2.key"), ({"head_dim": 8}, "present.0.value"), ({"vocab_size": 9}, "logits")],
+)
+def test_a_graph_that_is_not_the_manifest_s_is_refused(tiny_bundle, tmp_path, change, named):
+    bundle = with_files(tiny_bundle(), tmp_path / "bundle", tiny_bundle().graph_path.read_bytes(), **change)
+    with pytest.raises(BundleGraphError, match=named):
+        session_of(bundle)
