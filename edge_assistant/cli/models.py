@@ -42,6 +42,7 @@ def inspect(args: Namespace) -> int:
         return 0
     shape, stored, per_token = manifest.architecture, manifest.quantization, cache_bytes_per_token(manifest)
     budget = settings.engine.kv_cache_bytes
+    context = f"{min(budget // per_token, shape.max_positions)} of {shape.max_positions} tokens in {budget} bytes"
     facts = {
         "name": manifest.name,
         "path": path,
@@ -52,8 +53,7 @@ def inspect(args: Namespace) -> int:
         "vocabulary": f"{shape.vocab_size} tokens, instruct format {manifest.instruct or 'none'}",
         "weights": f"{stored.bits} bit in blocks of {stored.block_size}, head {stored.lm_head_bits} bit",
         "size": f"{_bundle_bytes(manifest) / _MB:.1f} MB",
-        "cache": f"{manifest.cache.type}, {per_token} bytes a token, {budget // per_token} tokens in {budget} bytes",
-        "context": f"{shape.max_positions} tokens at most",
+        "cache": f"{manifest.cache.type}, {per_token} bytes a token, {context}",
         "quality": ", ".join(f"{name} {value:.4g}" for name, value in (manifest.quality or {}).items())
         or "not measured",
     }
