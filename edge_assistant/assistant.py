@@ -56,14 +56,11 @@ OnText = Callable[[str], None]
 class LanguageModel(Protocol):
     """What a turn needs of `text.chat.ChatModel`."""
 
+    manifest: Manifest
+
     @property
     def capacity(self) -> int:
         """Tokens that a prompt and its answer may have together."""
-        ...
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
         ...
 
     def count(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
@@ -75,6 +72,7 @@ class LanguageModel(Protocol):
         messages: Sequence[Message],
         tools: Sequence[Tool],
         params: SamplingParams,
+        *,
         on_text: OnText | None = None,
         cancel: threading.Event | None = None,
     ) -> Reply:
@@ -198,7 +196,8 @@ class Assistant:
         self._generating = asyncio.Lock()
         spec = model.manifest.assistant
         self._system = System(spec.system if spec else SYSTEM)
-        self._tools = () if spec and spec.tools == "learnt" else TOOLS
+        knows_no_tools = model.manifest.instruct is None
+        self._tools = () if knows_no_tools or (spec and spec.tools == "learnt") else TOOLS
 
     async def answer(self, ask: Ask, on_text: OnText | None = None, cancel: threading.Event | None = None) -> Answer:
         """Take one turn.
@@ -261,7 +260,7 @@ class Assistant:
 
         def turn() -> Reply:
             messages = self._prompt(ask.text, devices, history, params.max_tokens)
-            return self._model.chat(messages, self._tools, params, on_text, cancel)
+            return self._model.chat(messages, self._tools, params, on_text=on_text, cancel=cancel)
 
         work = asyncio.create_task(asyncio.to_thread(turn), name="generation")
         try:

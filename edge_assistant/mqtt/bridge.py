@@ -1,0 +1,187 @@
+"""The service: questions in, answers out, the home's states taken in all the while.
+
+    async with open_broker(settings.mqtt) as address: ...      # see service.py
+
+Each question is a task of its own and bounded in number, so that neither a long answer nor a slow device keeps
+the home's states from being read. The broker may come and go: answers that are ready meanwhile wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import aiomqtt
+
+from edge_assistant.assistant import Ask, Assistant, new_id
+from edge_assistant.errors import ContextOverflowError, EdgeAssistantError, RequestError
+from edge_assistant.mqtt.link import Backoff, Link
+from edge_assistant.mqtt.protocol import OFFLINE, ONLINE, ErrorAnswer, read_ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge_assistant.config import Settings
+    from edge_assistant.mqtt.feed import HomeFeed
+    from edge_assistant.mqtt.topics import Topics
+
+_GOODBYE_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _ReplyTo:
+    """Where the answer to one question goes."""
+
+    question_id: str
+    topic: str
+    correlation: bytes | None
+
+
+class Bridge:
+    """Answers what arrives over one link."""
+
+    def __init__(self, link: Link, feed: HomeFeed, assistant: Assistant, topics: Topics, settings: Settings) -> None:
+        """All parts are made by `service.serve`."""
+        self._link = link
+        self._feed = feed
+        self._assistant = assistant
+        self._topics = topics
+        self._settings = settings
+        self._questions: dict[asyncio.Task[None], _ReplyTo] = {}
+        self._last_turn_s = 1.0
+
+    async def run(self, on_online: Callable[[], None] | None = None) -> None:
+        """Answer until cancelled; `on_online` is called at each connection, once questions are answered.
+
+        Raises:
+            BrokerLoginError: the broker refuses the login; trying again would not help.
+        """
+        mqtt = self._settings.mqtt
+        backoff = Backoff(mqtt.reconnect_min_seconds, mqtt.reconnect_max_seconds)
+        clock = asyncio.get_running_loop().time
+        try:
+            while True:
+                began = clock()
+                try:
+                    async with self._link.connected() as client:
+                        await self._serve(client, on_online)
+                except aiomqtt.MqttError as error:
+                    if _is_cancelled():
+                        raise asyncio.CancelledError from error
+                    if clock() - began > mqtt.reconnect_max_seconds:
+                        backoff.reset()
+                    delay = backoff.next()
+                    log.warning("no broker at %s (%s): next attempt in %.1f s", self._link.address, error, delay)
+                    await asyncio.sleep(delay)
+        finally:
+            await self._end_questions()
+
+    async def _serve(self, client: aiomqtt.Client, on_online: Callable[[], None] | None) -> None:
+        await self._link.subscribe(client)
+        await client.publish(self._topics.state, ONLINE, qos=1, retain=True)
+        log.info("answering %s at %s", self._topics.ask, self._link.address)
+        if on_online:
+            on_online()
+        try:
+            async for message in client.messages:
+                await self._receive(message)
+        except asyncio.CancelledError:
+            await self._end_questions()
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.publish(self._topics.state, OFFLINE, qos=1, retain=True, timeout=_GOODBYE_SECONDS)
+            raise
+
+    async def _receive(self, message: aiomqtt.Message) -> None:
+        topic = str(message.topic)
+        home_topic = self._topics.parse_home(topic)
+        if home_topic is not None:
+            self._feed.receive(home_topic, message.payload)
+        elif topic == self._topics.ask:
+            if message.retain:
+                log.warning("a retained message on %s is no question: clear it with an empty one", topic)
+            else:
+                await self._receive_question(message)
+
+    async def _receive_question(self, message: aiomqtt.Message) -> None:
+        """Start a task that answers, or refuse at once."""
+        wanted = getattr(message.properties, "ResponseTopic", None)
+        correlation = getattr(message.properties, "CorrelationData", None)
+        why_not = None if wanted is None else self._topics.why_no_answer(wanted)
+        made_id = new_id()
+
+        def reply_to(question_id: str | None) -> _ReplyTo:
+            known_id = question_id or made_id
+            topic = wanted if wanted is not None and why_not is None else self._topics.answer(known_id)
+            return _ReplyTo(known_id, topic, correlation)
+
+        try:
+            ask = read_ask(message.payload, self._settings.mqtt.max_payload_bytes)
+            if why_not is not None:
+                problem = f"the response topic {wanted!r} {why_not}: name another"
+                raise RequestError("response_topic_refused", problem, ask.id)
+        except RequestError as error:
+            await self._refuse(reply_to(error.request_id), error.code, str(error))
+            return
+        if len(self._questions) > self._settings.assistant.queue:
+            retry_after = round(max(0.1, self._last_turn_s), 1)
+            problem = f"{len(self._questions)} questions are waiting already: ask again in {retry_after} s"
+            await self._refuse(reply_to(ask.id), "busy", problem, retry_after)
+            return
+        self._start(ask, reply_to(ask.id))
+
+    def _start(self, ask: Ask, reply_to: _ReplyTo) -> None:
+        question = replace(ask, id=reply_to.question_id)
+        task = asyncio.create_task(self._answer(question, reply_to), name=f"question {question.id}")
+        self._questions[task] = reply_to
+        task.add_done_callback(self._ended)
+
+    async def _refuse(self, reply_to: _ReplyTo, code: str, problem: str, retry_after: float | None = None) -> None:
+        await self._reply(reply_to, ErrorAnswer(reply_to.question_id, code, problem, retry_after).to_payload())
+
+    async def _answer(self, ask: Ask, reply_to: _ReplyTo) -> None:
+        try:
+            answer = await self._assistant.answer(ask)
+        except EdgeAssistantError as error:
+            code = "context_overflow" if isinstance(error, ContextOverflowError) else "model"
+            await self._refuse(reply_to, code, str(error))
+        except asyncio.CancelledError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_SECONDS if self._link.is_up else 0):
+                    await self._refuse(reply_to, "shutting_down", "the assistant is being stopped")
+            raise
+        else:
+            self._last_turn_s = answer.timing.total_s
+            await self._reply(reply_to, answer.to_json().encode())
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Forget a question; one that a fault of ours ended is answered as an error, and the service goes on."""
+        reply_to = self._questions.pop(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        log.error("question %s failed", reply_to.question_id, exc_info=error)
+        sorry = self._refuse(reply_to, "internal", f"a fault of ours: {error!r}")
+        apology = asyncio.create_task(sorry, name=f"apology {reply_to.question_id}")
+        self._questions[apology] = reply_to
+        apology.add_done_callback(self._questions.pop)
+
+    async def _reply(self, reply_to: _ReplyTo, payload: bytes) -> None:
+        await self._link.publish(reply_to.topic, payload, correlation=reply_to.correlation)
+
+    async def _end_questions(self) -> None:
+        """Cancel what is being answered and wait until it has ended; the model stops at its next token."""
+        tasks = list(self._questions)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_cancelled() -> bool:
+    """Return whether this task is being cancelled: losing the broker while it says goodbye must not hide that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

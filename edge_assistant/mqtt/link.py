@@ -1,0 +1,182 @@
+"""Our end of the connection to the broker: log in, publish, and be there again when the broker is.
+
+aiomqtt does not reconnect by itself, and a client of it is good for one connection: each attempt makes a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from random import SystemRandom
+from typing import TYPE_CHECKING
+
+import aiomqtt
+from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_assistant.config import read_secret
+from edge_assistant.errors import BrokerLoginError, InvalidValueError
+from edge_assistant.mqtt.protocol import OFFLINE
+
+if TYPE_CHECKING:
+    from edge_assistant.config import MqttSettings
+    from edge_assistant.mqtt.broker import Address
+    from edge_assistant.mqtt.topics import Topics
+
+MAX_PACKET_BYTES = 16 << 20
+"""The broker keeps longer messages to itself (MQTT 5): they would only fill the memory."""
+
+_NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+"""Nagle's algorithm would make every answer wait for 40 to 90 ms."""
+
+_LOGIN_REFUSED = frozenset({0x85, 0x86, 0x87, 0x8A, 0x8C})
+"""Client identifier not valid, bad user name or password, not authorized, banned, bad authentication method."""
+
+_UNSUPPORTED_VERSION = 0x84
+_RETRY_SECONDS = 0.2
+
+log = logging.getLogger(__name__)
+
+
+class Link:
+    """The connection, which may be down at any time: what is published waits until it is up."""
+
+    def __init__(self, settings: MqttSettings, address: Address, topics: Topics) -> None:
+        """Read the secrets; SecretFileError or InvalidValueError where a file cannot be used."""
+        self.address = address
+        self._settings = settings
+        self._topics = topics
+        self._protocol = aiomqtt.ProtocolVersion.V5 if address.mqtt5 else aiomqtt.ProtocolVersion.V311
+        self._password = read_secret(settings.password_file) if settings.password_file else None
+        self._tls = _tls_context(settings)
+        self._client = self._new_client()
+        self._up = asyncio.Event()
+
+    @property
+    def mqtt5(self) -> bool:
+        """Whether the broker speaks MQTT 5."""
+        return self._protocol is aiomqtt.ProtocolVersion.V5
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection."""
+        return self._up.is_set()
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[aiomqtt.Client]:
+        """Hold one connection.
+
+        Raises:
+            BrokerLoginError: the broker refuses the login.
+            aiomqtt.MqttError: there is no broker, or it went away.
+        """
+        try:
+            async with self._new_client() as self._client:
+                self._up.set()
+                try:
+                    yield self._client
+                finally:
+                    self._up.clear()
+        except MqttConnectError as error:
+            self._judge(error)
+            raise
+
+    async def publish(
+        self, topic: str, payload: bytes, *, correlation: bytes | None = None, retain: bool = False
+    ) -> None:
+        """Publish at least once; where there is no connection, wait for the next."""
+        properties = None
+        if correlation is not None and self.mqtt5:
+            properties = Properties(PacketTypes.PUBLISH)
+            properties.CorrelationData = correlation
+        while True:
+            await self._up.wait()
+            try:
+                await self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+            except aiomqtt.MqttError as error:
+                log.warning("publishing on %s failed, trying again: %s", topic, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
+
+    async def subscribe(self, client: aiomqtt.Client) -> None:
+        """Subscribe to questions and to the home; BrokerLoginError where the broker does not let us."""
+        for topic, qos in ((self._topics.ask, 1), (self._topics.home, 0)):
+            for code in await client.subscribe(topic, qos=qos):
+                if (code.value if isinstance(code, ReasonCode) else code) >= 0x80:
+                    reason = f"it may not read {topic}"
+                    raise BrokerLoginError(str(self.address), self._settings.username, reason)
+
+    def _judge(self, error: MqttConnectError) -> None:
+        """Tell a refused login from what may pass; a broker that does not know MQTT 5 is asked in 3.1.1 next."""
+        code = error.rc.value if isinstance(error.rc, ReasonCode) else error.rc
+        if code in _LOGIN_REFUSED:
+            raise BrokerLoginError(str(self.address), self._settings.username, str(error.rc)) from error
+        if code == _UNSUPPORTED_VERSION:
+            self._protocol = aiomqtt.ProtocolVersion.V311
+
+    def _new_client(self) -> aiomqtt.Client:
+        properties = None
+        if self.mqtt5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.MaximumPacketSize = MAX_PACKET_BYTES
+        return aiomqtt.Client(
+            self.address.host,
+            self.address.port,
+            username=self._settings.username,
+            password=self._password,
+            identifier=self._settings.client_id or f"edge-assistant-{self._topics.node}",
+            protocol=self._protocol,
+            keepalive=self._settings.keepalive_seconds,
+            will=aiomqtt.Will(self._topics.state, OFFLINE, qos=1, retain=True),
+            properties=properties,
+            tls_context=self._tls,
+            socket_options=[_NODELAY],
+        )
+
+
+class Backoff:
+    """How long to wait before the next attempt: doubling, with jitter, so that a house full of nodes spreads out."""
+
+    def __init__(self, shortest: float, longest: float) -> None:
+        """Both in seconds."""
+        self._shortest = shortest
+        self._longest = longest
+        self._failures = 0
+        self._random = SystemRandom()
+
+    def next(self) -> float:
+        """Return the seconds to wait after one more failure: half to all of min(longest, shortest * 2^failures)."""
+        full = min(self._longest, self._shortest * 2.0 ** min(self._failures, 32))
+        self._failures += 1
+        return full * self._random.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        """Forget the failures: a connection has lasted."""
+        self._failures = 0
+
+
+def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
+    if settings.ca_file is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except OSError as error:
+        raise InvalidValueError(
+            "the configuration", "mqtt.ca_file", str(settings.ca_file), f"a CA ({error})"
+        ) from error
+    if settings.cert_file is not None:
+        try:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+        except OSError as error:
+            value = str(settings.cert_file)
+            raise InvalidValueError(
+                "the configuration", "mqtt.cert_file", value, f"our certificate ({error})"
+            ) from error
+    return context
