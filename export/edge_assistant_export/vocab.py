@@ -76,10 +76,10 @@ class Vocabulary:
             tokenizer = sentencepiece_tokenizer(path)
             suffix = path.suffix.removeprefix(".").partition("m")[0]  # v7m1: as v7, with images
             return _vocabulary(path, tokenizer, _SPM_VERSIONS.get(suffix) or _version_of(tokenizer))
-        except (OSError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        except CheckpointError:
+            raise
+        except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
             raise _unreadable(path, error) from error
-        except ValueError as error:
-            raise error if isinstance(error, CheckpointError) else _unreadable(path, error) from error
 
 
 def tekken_tokenizer(document: Mapping[str, Any]) -> Tokenizer:
@@ -169,6 +169,10 @@ def _vocabulary(
         special_ids={token.content: number for number, token in added.items() if not _FILLER.fullmatch(token.content)},
         instruct=instruct,
     )
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(path, f"it cannot be read as a vocabulary ({error}); download it again")
 
 
 def _version_of(tokenizer: Tokenizer) -> InstructVersion | None:

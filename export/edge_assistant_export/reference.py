@@ -1,0 +1,170 @@
+"""The model in plain numpy: what every other implementation is held against.
+
+    h = embedding[ids]
+    for each layer:
+        q, k, v = W_q x, W_k x, W_v x                  x = rms_norm(h)
+        h += W_o attention(rotate(q), rotate(k), v)
+        h += W_down (silu(W_gate x) * W_up x)          x = rms_norm(h)
+    logits = W_head rms_norm(h)
+
+Everything is float32. The checkpoint is read once, a layer's matrices at a time, for all texts together: they lie one
+after the other along the first axis of h [n, hidden], and part only where a text attends to itself. So a 7B is read
+once, whatever the number of texts, and at most three of its matrices are in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
+from edge_assistant_export.safetensors_file import Float32
+
+Observer = Callable[[int, Float32, Float32], None]
+"""Told the number of a layer, its keys before rotation and its values, [n, n_kv_heads, head_dim] each, of every text."""
+
+# Positions that pass through a feed-forward layer at a time, and rows of lm_head that are in memory at a time.
+_POSITIONS: Final = 1024
+_HEAD_ROWS: Final = 8192
+
+
+class Past:
+    """The rotated keys and the values of one text so far, so that it can be continued."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Begin with nothing; one token of the text is n_kv_heads * head_dim numbers twice a layer."""
+        nothing = np.empty((0, config.n_kv_heads, config.head_dim), np.float32)
+        self.layers = [(nothing, nothing)] * config.n_layers
+
+    def __len__(self) -> int:
+        """Return how many positions it holds."""
+        return len(self.layers[0][0])
+
+    def extend(self, layer: int, keys: Float32, values: Float32) -> tuple[Float32, Float32]:
+        """Append the keys and values of new positions to a layer, and return all of them."""
+        old_keys, old_values = self.layers[layer]
+        self.layers[layer] = np.concatenate((old_keys, keys)), np.concatenate((old_values, values))
+        return self.layers[layer]
+
+
+def forward(checkpoint: Checkpoint, ids: Sequence[int]) -> Float32:
+    """Return the logits [n, vocab] of every position of a text."""
+    return next(forward_all(checkpoint, [ids]))
+
+
+def forward_all(checkpoint: Checkpoint, texts: Sequence[Sequence[int]]) -> Iterator[Float32]:
+    """Give the logits [n, vocab] of each text in turn; the layers are read once, lm_head once a text."""
+    for hidden in hidden_states(checkpoint, texts):
+        yield logits(checkpoint, hidden)
+
+
+def hidden_states(
+    checkpoint: Checkpoint,
+    texts: Sequence[Sequence[int]],
+    pasts: Sequence[Past] | None = None,
+    observe: Observer | None = None,
+) -> list[Float32]:
+    """Return what each text is after the last norm, [n, hidden] each; with pasts, the texts continue those."""
+    config = checkpoint.config
+    pasts = pasts or [Past(config) for _ in texts]
+    bounds = np.cumsum([0, *(len(text) for text in texts)])
+    places = [slice(start, stop) for start, stop in pairwise(bounds)]
+    positions = np.concatenate([len(past) + np.arange(len(text)) for past, text in zip(pasts, texts, strict=True)])
+    rotation = rotary_angles(config, positions)
+    hidden = _embed(checkpoint, np.concatenate(texts))
+    for i in range(config.n_layers):
+        at = f"layers.{i}"
+        x = rms_norm(hidden, checkpoint.tensor(f"{at}.attention_norm"), config.norm_eps)
+        q, k, v = (
+            _linear(x, checkpoint.tensor(f"{at}.{name}")).reshape(len(x), -1, config.head_dim) for name in ("q", "k", "v")
+        )
+        if observe is not None:
+            observe(i, k, v)
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        attended = [
+            attention(q[place], *past.extend(i, k[place], v[place]), config.sliding_window)
+            for place, past in zip(places, pasts, strict=True)
+        ]
+        hidden += _linear(np.concatenate(attended), checkpoint.tensor(f"{at}.o"))
+        x = rms_norm(hidden, checkpoint.tensor(f"{at}.ffn_norm"), config.norm_eps)
+        hidden += _feed_forward(checkpoint, at, x)
+    hidden = rms_norm(hidden, checkpoint.tensor("norm"), config.norm_eps)
+    return [hidden[place] for place in places]
+
+
+def logits(checkpoint: Checkpoint, hidden: Float32) -> Float32:
+    """Return the logits [n, vocab] of hidden states [n, hidden]."""
+    head = "embedding" if checkpoint.config.tied_embedding else "lm_head"
+    result = np.empty((len(hidden), checkpoint.config.vocab_size), np.float32)
+    for start in range(0, result.shape[1], _HEAD_ROWS):
+        rows = slice(start, start + _HEAD_ROWS)
+        result[:, rows] = _linear(hidden, checkpoint.tensor(head, rows))
+    return result
+
+
+def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
+    """Divide each row by its root mean square (arXiv 1910.07467)."""
+    mean_square: Float32 = np.mean(x * x, axis=-1, keepdims=True)
+    return x / np.sqrt(mean_square + np.float32(eps)) * weight
+
+
+def rotary_angles(config: ModelConfig, positions: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Float32:
+    """Return by how much each pair of a head's channels is turned at each position, [n, head_dim/2] (arXiv 2104.09864)."""
+    frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    # In float64 and less than a turn, since float32 has too few digits for the angle of a late position.
+    return np.float32(np.outer(positions, frequencies) % (2 * np.pi))
+
+
+def rotate(x: Float32, angles: Float32) -> Float32:
+    """Turn the pairs (j, j + head_dim/2) of every head of x [n, heads, head_dim] by their angles [n, head_dim/2]."""
+    cos, sin = np.cos(angles)[:, np.newaxis], np.sin(angles)[:, np.newaxis]
+    first, second = np.split(x, 2, axis=-1)
+    return np.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)
+
+
+def attention(q: Float32, keys: Float32, values: Float32, window: int | None) -> Float32:
+    """Return [n, n_heads * head_dim]: each of the last n of `total` positions attends to itself and what is before.
+
+    q is [n, n_heads, head_dim], keys and values are [total, n_kv_heads, head_dim]: n_heads / n_kv_heads heads share
+    one of keys and values (arXiv 2305.13245). With a window, a position sees that many, itself among them.
+    """
+    (n, n_heads, head_dim), (total, n_kv_heads, _) = q.shape, keys.shape
+    distance = np.arange(total - n, total)[:, np.newaxis] - np.arange(total)
+    seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+    mask = np.where(seen, np.float32(0), np.float32(-np.inf))
+    out = np.empty_like(q)
+    for head in range(n_heads):
+        shared = head // (n_heads // n_kv_heads)
+        scores = q[:, head] @ keys[:, shared].T * np.float32(head_dim**-0.5) + mask
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        out[:, head] = weights @ values[:, shared] / weights.sum(axis=-1, keepdims=True)
+    return out.reshape(n, -1)
+
+
+def _embed(checkpoint: Checkpoint, ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Float32:
+    """Return the embedding's rows [n, hidden]; only those are read, since the whole can be gigabytes."""
+    unique, places = np.unique(ids, return_inverse=True)
+    rows = [checkpoint.tensor("embedding", slice(number, number + 1)) for number in unique.tolist()]
+    return np.concatenate(rows)[places]
+
+
+def _feed_forward(checkpoint: Checkpoint, at: str, x: Float32) -> Float32:
+    """Return SwiGLU's output [n, hidden] (arXiv 2002.05202)."""
+    gate, up, down = (checkpoint.tensor(f"{at}.{name}") for name in ("gate", "up", "down"))
+    out = np.empty_like(x)
+    for start in range(0, len(x), _POSITIONS):
+        some = slice(start, start + _POSITIONS)
+        gated = _linear(x[some], gate)
+        # silu(g) = g / (1 + e^-g); tanh says the same without overflow.
+        gated *= (np.tanh(gated / 2) + 1) / 2
+        gated *= _linear(x[some], up)
+        out[some] = _linear(gated, down)
+    return out
+
+
+def _linear(x: Float32, weight: Float32) -> Float32:
+    """Return x [n, in] times the transposed weight [out, in]."""
+    return x @ weight.T
