@@ -13,13 +13,6 @@ from edge_assistant.cli.parser import build_parser
 HEAVY = {"numpy", "onnxruntime", "pydantic", "pydantic_settings", "tokenizers", "yaml", "aiomqtt", "paho", "asyncio"}
 
 
-@pytest.fixture(autouse=True)
-def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
-
-
 def commands() -> list[list[str]]:
     """Every command that can be run, as the words that name it."""
 

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from edge_assistant import cli
+from edge_assistant.assistant import Answer
+
+STATE = """\
+kitchen:
+  ceiling light: {domain: light, state: "on", brightness: 40}
+"""
+
+
+@pytest.fixture
+def words(tiny_bundle, tmp_path: Path) -> list[str]:
+    """An `ask` of a model that answers nonsense, but at once; the tools' descriptions need much context."""
+    state = tmp_path / "home.yaml"
+    state.write_text(STATE, encoding="utf-8")
+    bundle = tiny_bundle({"max_position_embeddings": 16384}).path
+    return ["ask", "--model", str(bundle), "--state", str(state)]
+
+
+def test_json_is_one_answer_a_line_as_mqtt_gives_it(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "--json", "is the light on?", "and now?"]) == cli.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert [Answer.from_json(line).to_json() for line in lines] == lines
+
+
+def test_questions_come_from_standard_input_one_a_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("is the light on?\n\nand now?\n"))
+    assert cli.main([*words, "--json"]) == cli.OK
+    piped = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+    assert cli.main([*words, "--json", "is the light on?", "and now?"]) == cli.OK
+    assert piped == [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_stream_is_the_answer(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "is the light on?"]) == cli.OK
+    whole = capsys.readouterr().out
+    assert cli.main([*words, "--stream", "is the light on?"]) == cli.OK
+    assert capsys.readouterr().out.strip() == whole.strip()
+
+
+def test_a_question_that_does_not_fit_is_an_error_and_the_next_one_is_answered(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*words, "x" * 20_000, "is the light on?"]) == cli.FAILED
+    said = capsys.readouterr()
+    assert said.err.startswith("edge-assistant: error: ")
+    assert said.out.strip()
+
+
+def test_a_home_that_cannot_be_read_is_named(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "home.yaml").write_text("kitchen: [", encoding="utf-8")
+    assert cli.main([*words, "is the light on?"]) == cli.FAILED
+    assert str(tmp_path / "home.yaml") in capsys.readouterr().err
+
+
+def test_a_chat_remembers_what_was_said_and_ends_with_its_input(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("is the light on?\nis the light on?\n"))
+    assert cli.main(["chat", *words[1:]]) == cli.OK
+    chatted = capsys.readouterr().out
+    assert cli.main([*words, "is the light on?", "is the light on?"]) == cli.OK
+    asked = capsys.readouterr().out
+    assert asked == 2 * asked[: len(asked) // 2]
+    assert chatted != asked

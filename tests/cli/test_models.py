@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edge_assistant import cli, config
+from edge_assistant.bundle import WEIGHTS_FILE, Bundle
+
+
+@pytest.fixture
+def bundle(tiny_bundle, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(tiny_bundle().path, tmp_path / "source"))
+
+
+def spoil(bundle: Path) -> None:
+    weights = bundle / WEIGHTS_FILE
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+
+
+def test_verify_finds_one_flipped_bit(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "verify", str(bundle)]) == cli.OK
+    spoil(bundle)
+    assert cli.main(["models", "verify", str(bundle)]) == cli.FAILED
+    assert f"{bundle / WEIGHTS_FILE} is corrupt" in capsys.readouterr().err
+
+
+def test_a_model_that_was_added_is_found_by_its_name(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = Bundle.open(bundle).manifest.name
+    for _ in range(2):  # a second time replaces it
+        assert cli.main(["models", "add", str(bundle)]) == cli.OK
+    capsys.readouterr()
+    assert cli.main(["models", "verify", name]) == cli.OK
+    assert cli.main(["models", "list", "--json"]) == cli.OK
+    out = capsys.readouterr().out
+    assert str(config.state_directory() / "models" / name) in [row["path"] for row in json.loads(out.split("\n", 1)[1])]
+
+
+def test_a_corrupt_model_is_not_added(bundle: Path) -> None:
+    name = Bundle.open(bundle).manifest.name
+    spoil(bundle)
+    assert cli.main(["models", "add", str(bundle)]) == cli.FAILED
+    assert not (config.state_directory() / "models" / name).exists()
+
+
+def test_inspect_says_how_much_context_the_settings_give(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_ASSISTANT_ENGINE__KV_CACHE_BYTES", "51200")
+    assert cli.main(["models", "inspect", str(bundle)]) == cli.OK
+    assert "512 bytes a token, 100 of 512 tokens in 51200 bytes" in capsys.readouterr().out
+
+
+def test_inspect_as_json_is_the_manifest(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "inspect", str(bundle), "--json"]) == cli.OK
+    shown = json.loads(capsys.readouterr().out)
+    assert shown.pop("path") == str(bundle)
+    assert shown == json.loads(Bundle.open(bundle).manifest.to_json())
+
+
+def test_bench_measures_both_speeds_and_the_memory(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "--model", str(bundle), "--prompt-tokens", "20", "--new-tokens", "5", "--json"]
+    assert cli.main(words) == cli.OK
+    result = json.loads(capsys.readouterr().out)
+    assert result.pop("model") == Bundle.open(bundle).manifest.name
+    assert set(result) == {
+        "load_s", "prefill_tokens_per_s", "decode_tokens_per_s", "anonymous_bytes", "file_bytes"
+    }  # fmt: skip
+    assert all(value > 0 for value in result.values())

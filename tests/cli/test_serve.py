@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None,
+    reason="needs a broker: sudo apt install mosquitto",
+)
+
+
+@pytest.fixture
+def server(tiny_bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    monkeypatch.setenv("EDGE_ASSISTANT_MQTT__PORT", "0")
+    command = [sys.executable, "-m", "edge_assistant.cli", "serve", "--model", str(tiny_bundle().path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def port_of(server: subprocess.Popen[str]) -> int:
+    assert server.stderr is not None
+    for line in server.stderr:
+        if found := re.search(r"answering assistant/home/ask at 127\.0\.0\.1:(\d+)", line):
+            return int(found[1])
+    raise AssertionError(f"it ended with code {server.wait()}")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_with_its_broker(server: subprocess.Popen[str], sent: signal.Signals, code: int) -> None:
+    port = port_of(server)
+    socket.create_connection(("127.0.0.1", port)).close()
+    server.send_signal(sent)
+    assert server.wait(timeout=20) == code
+    assert server.stderr is not None
+    assert "Traceback" not in server.stderr.read()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
