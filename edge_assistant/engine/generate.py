@@ -7,9 +7,9 @@
         print(answer.finish_reason, answer.usage, answer.timing)
 
 One sequence lives in the cache. What a new prompt has in common with it, from the start, is kept and not computed
-again. An engine may be shared by threads: a generation waits for the one before it from its first token on, and holds
-the engine until it is exhausted, closed or dropped. The thread that holds the engine gets EngineBusyError
-if it asks for a second one.
+again. An engine may be shared by threads: a generation, each iterated by one thread, waits at its first token for the
+one before it, then holds the engine until it is exhausted, closed or dropped. A thread that would wait for a generation
+of its own gets EngineBusyError.
 """
 
 from __future__ import annotations

@@ -94,6 +94,7 @@ class Session:
         cache.length = end
 
     def _bind_cache(self) -> ort.IOBinding:
+        # An OrtValue borrows the array's memory: the cache, which self holds, outlives the binding.
         binding = self._session.io_binding()
         for layer, (key, value) in enumerate(self.cache.layers):
             keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
