@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_assistant.assistant import Ask
-from edge_assistant.errors import RequestError
+from edge_assistant.errors import ContextOverflowError, EdgeAssistantError, RequestError
 from edge_assistant.home.timers import Timer
 from edge_assistant.home.values import one_line
 
@@ -55,6 +55,12 @@ class ErrorAnswer:
     code: str
     message: str
     retry_after_s: float | None = None
+
+    @classmethod
+    def of(cls, question_id: str, error: EdgeAssistantError) -> ErrorAnswer:
+        """Return the answer to a question that the assistant failed at."""
+        code = "context_overflow" if isinstance(error, ContextOverflowError) else "model"
+        return cls(question_id, code, str(error))
 
     def to_payload(self) -> bytes:
         """Return the JSON of it."""
