@@ -304,6 +304,14 @@ class OutputWriteError(ExportError, OSError):
         )
 
 
+class VerificationError(ExportError):
+    """A bundle and a checkpoint that cannot be compared."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """`path` is the bundle's folder; `problem` says how to mend it, where it can be."""
+        super().__init__(f"{path} cannot be verified: {problem}")
+
+
 class TextError(EdgeAssistantError, ValueError):
     """Text, token ids, and the way between them."""
 

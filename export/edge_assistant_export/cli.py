@@ -270,15 +270,25 @@ def _size(count: int) -> str:
 
 
 def _verify(args: Namespace) -> None:
+    from dataclasses import asdict
+
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.verify import record, verify
 
+    text = None if args.text is None else args.text.read_text(encoding="utf-8")
     with Checkpoint.open(args.reference, revision=args.revision) as checkpoint:
-        result = verify(args.bundle, checkpoint, args.text, args.tokens)
+        result = verify(args.bundle, checkpoint, text, args.tokens)
     if args.record:
         record(args.bundle, result)
-    print(result.table())
-    print(json.dumps(result.to_json()))
+    lost = result.perplexity / result.reference_perplexity - 1
+    print(
+        f"{args.bundle} against {args.reference} over {result.tokens} tokens\n"
+        f"  KL divergence     {result.kl:10.5f} nats\n"
+        f"  same likeliest    {result.top1_agreement:10.2%}\n"
+        f"  perplexity        {result.perplexity:10.4f}\n"
+        f"  in float32        {result.reference_perplexity:10.4f}   ({lost:+.2%})"
+    )
+    print(json.dumps(asdict(result)))
 
 
 def _synth(args: Namespace) -> None:

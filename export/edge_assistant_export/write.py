@@ -241,6 +241,14 @@ def _publish(folder: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a small file, which is at every moment either the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    _write(partial, content)
+    partial.replace(path)
+    _sync_folder(path.parent)
+
+
 def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)

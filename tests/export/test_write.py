@@ -1,0 +1,196 @@
+"""A bundle appears whole or not at all: full disks, kills, second exports and broken weights are caused here."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from edge_assistant.bundle import Bundle, Manifest
+from edge_assistant.errors import (
+    CheckpointError,
+    OutputBusyError,
+    OutputExistsError,
+    OutputWriteError,
+    RecipeError,
+)
+from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.recipe import Recipe
+from edge_assistant_export.write import export
+
+EXPORT = """
+    import os, resource, signal, sys
+    from pathlib import Path
+    from edge_assistant_export.checkpoint import Checkpoint
+    from edge_assistant_export.recipe import Recipe
+    from edge_assistant_export.write import export
+
+    source, out = sys.argv[1:]
+
+    def progress(done, total):
+        {at_progress}
+
+    with Checkpoint.open(source) as checkpoint:
+        export(checkpoint, Recipe(), Path(out), progress)
+"""
+
+
+def export_in_a_child(checkpoint, out, at_progress, **options) -> subprocess.CompletedProcess:
+    """Export in a process of its own, which does `at_progress` once the first weights are on the disk."""
+    code = textwrap.dedent(EXPORT).format(at_progress=at_progress)
+    command = [sys.executable, "-c", code, checkpoint, out]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, **options)
+
+
+def names_in(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def export_here(checkpoint, out, *, overwrite=False, **recipe) -> Manifest:
+    with Checkpoint.open(checkpoint) as opened:
+        return export(opened, Recipe(**recipe), out, overwrite=overwrite)
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint):
+    return tiny_checkpoint()
+
+
+def test_the_board_opens_what_was_written(checkpoint, tmp_path):
+    manifest = export_here(checkpoint, tmp_path / "kitchen", licence="apache-2.0")
+    bundle = Bundle.open(tmp_path / "kitchen")
+    assert bundle.manifest == manifest
+    assert manifest.name == "kitchen"
+    assert manifest.licence == "apache-2.0"
+    assert {file.name for file in bundle.path.iterdir()} == {*manifest.files, "manifest.json"}
+    assert names_in(tmp_path) == ["kitchen"]
+
+
+def test_the_same_export_gives_the_same_bytes(checkpoint, tmp_path):
+    first, second = (export_here(checkpoint, tmp_path / str(number), name="same") for number in range(2))
+    assert first == second
+
+
+def test_progress_ends_with_every_weight(checkpoint, tmp_path):
+    seen = []
+    with Checkpoint.open(checkpoint) as opened:
+        export(opened, Recipe(), tmp_path / "out", lambda *counts: seen.append(counts))
+        weights = sum(np.prod(opened.shape(name)) for name in ("embedding", "lm_head"))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == seen[-1][1] > weights
+
+
+def test_what_is_there_is_not_replaced_unasked(checkpoint, tmp_path):
+    export_here(checkpoint, tmp_path / "out", name="first")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        export_here(checkpoint, tmp_path / "out", name="second")
+    assert Bundle.open(tmp_path / "out").manifest.name == "first"
+    export_here(checkpoint, tmp_path / "out", overwrite=True, name="second")
+    assert Bundle.open(tmp_path / "out").manifest.name == "second"
+    assert names_in(tmp_path) == ["out"]
+
+
+def test_only_a_bundle_is_ever_replaced(checkpoint, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    with pytest.raises(OutputExistsError, match="no bundle"):
+        export_here(checkpoint, tmp_path / "photos", overwrite=True)
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+def test_a_killed_export_leaves_no_bundle_and_the_next_one_succeeds(checkpoint, tmp_path):
+    killed = export_in_a_child(checkpoint, tmp_path / "out", "os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed.returncode == -signal.SIGKILL
+    assert names_in(tmp_path) == [".out.partial"]
+    (tmp_path / ".out.partial" / "left over").touch()
+    manifest = export_here(checkpoint, tmp_path / "out")
+    assert names_in(tmp_path) == ["out"]
+    assert "left over" not in manifest.files
+
+
+def test_an_interrupted_export_leaves_nothing(checkpoint, tmp_path):
+    child = export_in_a_child(checkpoint, tmp_path / "out", "os.kill(os.getpid(), signal.SIGINT)")
+    assert child.returncode == -signal.SIGINT
+    assert names_in(tmp_path) == []
+
+
+def test_a_killed_replacement_keeps_the_old_bundle(checkpoint, tmp_path):
+    export_here(checkpoint, tmp_path / "out")
+    code = textwrap.dedent(EXPORT).format(at_progress="os.kill(os.getpid(), signal.SIGKILL)")
+    code = code.replace("progress)", "progress, overwrite=True)")
+    command = [sys.executable, "-c", code, checkpoint, tmp_path / "out"]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    Bundle.open(tmp_path / "out").verify()
+
+
+def test_a_disk_that_is_too_small_leaves_nothing(checkpoint, tmp_path):
+    def at_most_100_kb_a_file():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    child = export_in_a_child(checkpoint, tmp_path / "out", "pass", preexec_fn=at_most_100_kb_a_file)
+    assert f"{OutputWriteError.__name__}: {tmp_path / 'out'} could not be written" in child.stderr
+    assert names_in(tmp_path) == []
+
+
+def test_a_folder_that_may_not_be_written_is_named(checkpoint, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputWriteError, match="file/out could not be written"):
+        export_here(checkpoint, tmp_path / "file" / "out")
+
+
+def test_two_exports_of_one_bundle_do_not_mix(checkpoint, tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    other = os.open(tmp_path / ".out.partial", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(OutputBusyError):
+            export_here(checkpoint, tmp_path / "out")
+        assert (tmp_path / ".out.partial").is_dir()
+    finally:
+        os.close(other)
+    export_here(checkpoint, tmp_path / "out")
+
+
+@pytest.mark.parametrize("bits", [4, 32])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(checkpoint, tmp_path, bits, bad):
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = bad
+    save_file(tensors, broken / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"layers\.1\.up"):
+        export_here(broken, tmp_path / "out", bits=bits)
+    assert names_in(tmp_path) == ["broken"]
+
+
+def test_a_longer_context_than_the_model_was_made_for_is_refused(checkpoint, tmp_path):
+    assert export_here(checkpoint, tmp_path / "short", sequence_length=64).architecture.max_positions == 64
+    with pytest.raises(RecipeError, match="512"):
+        export_here(checkpoint, tmp_path / "long", sequence_length=1024)
+
+
+@pytest.mark.parametrize(
+    ("choice", "nearest"),
+    [
+        ({"bits": 5}, "4"),
+        ({"block_size": 100}, "128"),
+        ({"lm_head_bits": 16}, "8"),
+        ({"method": "least_square"}, "least_squares"),
+        ({"cache": "int4"}, "int8"),
+        ({"instruct": "v3_tekken"}, "v3-tekken"),
+        ({"sequence_length": 0}, "1"),
+    ],
+)
+def test_a_choice_that_no_kernel_knows_names_the_nearest(choice, nearest):
+    with pytest.raises(RecipeError, match=f"nearest that can is {nearest}"):
+        Recipe(**choice)
