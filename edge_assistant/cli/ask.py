@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from edge_assistant.assistant import Answer, Ask, Assistant
+from edge_assistant.assistant import Answer, Ask, Assistant, new_id
 from edge_assistant.cli.common import seen_file, settings_and_model
 from edge_assistant.errors import EdgeAssistantError
 from edge_assistant.home.registry import Device, Home, Value, as_words
 from edge_assistant.home.snapshot import read_home
+from edge_assistant.mqtt.protocol import ErrorAnswer
 from edge_assistant.text.chat import ChatModel
 
 if TYPE_CHECKING:
@@ -65,8 +66,11 @@ async def _answer(assistant: Assistant, asks: Iterable[Ask], *, as_json: bool, s
             else:
                 _show(await assistant.answer(question), as_json=as_json)
         except EdgeAssistantError as error:
-            print(f"edge-assistant: error: {error}", file=sys.stderr)
             failed = 1
+            if as_json:
+                print(ErrorAnswer.of(question.id or new_id(), error).to_payload().decode(), flush=True)
+            else:
+                print(f"edge-assistant: error: {error}", file=sys.stderr)
     return failed
 
 

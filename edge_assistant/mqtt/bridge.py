@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import aiomqtt
 
 from edge_assistant.assistant import Ask, Assistant, new_id
-from edge_assistant.errors import ContextOverflowError, EdgeAssistantError, RequestError
+from edge_assistant.errors import EdgeAssistantError, RequestError
 from edge_assistant.mqtt.link import Backoff, Link
 from edge_assistant.mqtt.protocol import OFFLINE, ONLINE, ErrorAnswer, read_ask
 
@@ -147,8 +147,7 @@ class Bridge:
         try:
             answer = await self._assistant.answer(ask)
         except EdgeAssistantError as error:
-            code = "context_overflow" if isinstance(error, ContextOverflowError) else "model"
-            await self._refuse(reply_to, code, str(error))
+            await self._reply(reply_to, ErrorAnswer.of(reply_to.question_id, error).to_payload())
         except asyncio.CancelledError:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GOODBYE_SECONDS if self._link.is_up else 0):

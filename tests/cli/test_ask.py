@@ -55,6 +55,9 @@ def test_a_question_that_does_not_fit_is_an_error_and_the_next_one_is_answered(
     said = capsys.readouterr()
     assert said.err.startswith("edge-assistant: error: ")
     assert said.out.strip()
+    assert cli.main([*words, "--json", "x" * 20_000]) == cli.FAILED
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["status"], answer["error"]["code"]) == ("error", "context_overflow")
 
 
 def test_a_home_that_cannot_be_read_is_named(
