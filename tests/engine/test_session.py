@@ -1,7 +1,7 @@
 """A session: however a context is read, and however often it is rewound, the logits are those of the reference.
 
-Tolerances on logits that spread over some ±15: 1e-4 in float32 against numpy; within the runtime itself the same for
-float32, and 0.5 where weights or cache are quantised, as the int8 products of one row and of many differ in rounding.
+Tolerances on logits that spread over some ±15: 1e-4 in float32, also against numpy. Where weights or cache are
+quantised, 0.3: the int8 products of one row and of many differ in rounding (4 bits: 0.09 seen, 1e-5 from 8 rows on).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edge_assistant.errors import BundleGraphError
 SETTINGS = EngineSettings(threads=1)
 LENGTH = 40
 IDS = np.random.default_rng(1).integers(14, 270, LENGTH)
-RECIPES = [({"bits": 32}, 1e-4), ({"bits": 4}, 0.5), ({"bits": 8}, 0.5), ({"bits": 32, "cache": "int8"}, 0.5)]
+RECIPES = [({"bits": 32}, 1e-4), ({"bits": 4}, 0.3), ({"bits": 8}, 0.3), ({"bits": 32, "cache": "int8"}, 0.3)]
 
 
 def session_of(bundle: Bundle, capacity: int = LENGTH) -> Session:
