@@ -47,9 +47,8 @@ def read(session: Session, ids: np.ndarray, chunk: int) -> list[np.ndarray]:
     ids=["grouped", "odd sizes", "window"],
 )
 def test_prefill_chunks_and_steps_equal_the_reference(tiny_bundle, tiny_checkpoint, shape):
-    from edge_assistant_export.reference import forward
-
     from edge_assistant_export.checkpoint import Checkpoint
+    from edge_assistant_export.reference import forward
 
     with Checkpoint.open(tiny_checkpoint(**shape)) as checkpoint:
         reference = forward(checkpoint, IDS)
