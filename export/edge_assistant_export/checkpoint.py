@@ -7,7 +7,7 @@
 
 Opening reads headers only, and checks there that every tensor the configuration calls for is in the files, with the
 right shape and a type that can be read, and that no tensor is left over that the model would miss. Weights are
-[out, in]; q and k have their rows in Hugging Face's order, in which pairs (j, j + head_dim/2) of a head rotate together.
+[out, in]; q and k have their rows in Hugging Face's order, in which (j, j + head_dim/2) of a head rotate together.
 """
 
 from __future__ import annotations

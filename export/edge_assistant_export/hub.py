@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from edge_assistant.errors import CheckpointError, HubAccessError
-from edge_assistant_export.layouts import HUGGINGFACE, LAYOUTS, Layout
+from edge_assistant_export.layouts import LAYOUTS, Layout
 
 # Everything but the weights: small, so all that may be needed is fetched first, and decides which weights are.
 _SMALL_FILES: Final = [

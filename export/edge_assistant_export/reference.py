@@ -24,7 +24,7 @@ from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
 from edge_assistant_export.safetensors_file import Float32
 
 Observer = Callable[[int, Float32, Float32], None]
-"""Told the number of a layer, its keys before rotation and its values, [n, n_kv_heads, head_dim] each, of every text."""
+"""Told a layer's number, and its keys before rotation and its values, [n, n_kv_heads, head_dim] each, of all texts."""
 
 # Positions that pass through a feed-forward layer at a time, and rows of lm_head that are in memory at a time.
 _POSITIONS: Final = 1024
@@ -79,7 +79,8 @@ def hidden_states(
         at = f"layers.{i}"
         x = rms_norm(hidden, checkpoint.tensor(f"{at}.attention_norm"), config.norm_eps)
         q, k, v = (
-            _linear(x, checkpoint.tensor(f"{at}.{name}")).reshape(len(x), -1, config.head_dim) for name in ("q", "k", "v")
+            _linear(x, checkpoint.tensor(f"{at}.{name}")).reshape(len(x), -1, config.head_dim)
+            for name in ("q", "k", "v")
         )
         if observe is not None:
             observe(i, k, v)
@@ -112,7 +113,7 @@ def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
 
 
 def rotary_angles(config: ModelConfig, positions: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Float32:
-    """Return by how much each pair of a head's channels is turned at each position, [n, head_dim/2] (arXiv 2104.09864)."""
+    """Return by how much each pair of a head's channels is turned at positions [n], [n, head_dim/2] (arXiv 2104.09864)."""
     frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
     # In float64 and less than a turn, since float32 has too few digits for the angle of a late position.
     return np.float32(np.outer(positions, frequencies) % (2 * np.pi))
@@ -136,11 +137,11 @@ def attention(q: Float32, keys: Float32, values: Float32, window: int | None) ->
     seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
     mask = np.where(seen, np.float32(0), np.float32(-np.inf))
     out = np.empty_like(q)
-    for head in range(n_heads):
-        shared = head // (n_heads // n_kv_heads)
-        scores = q[:, head] @ keys[:, shared].T * np.float32(head_dim**-0.5) + mask
+    for shared, heads in enumerate(np.split(np.arange(n_heads), n_kv_heads)):
+        scores = q[:, heads].swapaxes(0, 1) @ keys[:, shared].T * np.float32(head_dim**-0.5) + mask
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        out[:, head] = weights @ values[:, shared] / weights.sum(axis=-1, keepdims=True)
+        weights /= weights.sum(axis=-1, keepdims=True)
+        out[:, heads] = (weights @ values[:, shared]).swapaxes(0, 1)
     return out.reshape(n, -1)
 
 
