@@ -11,7 +11,8 @@ import re
 import sys
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -51,7 +52,8 @@ examples:
   edge-assistant-export verify models/home-mini --reference models/home-mini/checkpoint --record
 
 The last line is one JSON object: mean KL divergence (nats), share of positions with the same likeliest token, and
-perplexity of the bundle and of the checkpoint in float32. The checkpoint is read once, layer by layer.
+perplexity of the bundle and of the checkpoint in float32. With --text the checkpoint is read once, layer by layer;
+without, once for every token that is sampled. Blank lines in FILE part texts.
 """
 _SYNTH = """\
 examples:
@@ -158,7 +160,7 @@ def _add_verify(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
     add("--reference", required=True, metavar="CHECKPOINT", help="a folder, or the id of a model on the hub")
     add("--revision", help="branch, tag or commit on the hub")
-    add("--text", type=Path, metavar="FILE", help="what to read (default: text that the bundle samples, seed 0)")
+    add("--text", type=Path, metavar="FILE", help="what to read (default: text that the checkpoint samples)")
     add("--tokens", type=int, default=2048, metavar="N", help="how much of it to read (default: 2048)")
     add("--record", action="store_true", help="write what was measured into the bundle's manifest")
 
@@ -166,7 +168,7 @@ def _add_verify(commands: _SubParsersAction[ArgumentParser]) -> None:
 def _add_synth(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser = _add(commands, "synth", _synth, "write a random checkpoint of a known shape, for benchmarks", _SYNTH)
     add = parser.add_argument
-    add("--shape", required=True, metavar="NAME", help="mistral-7b, mistral-small, ...")
+    add("--shape", required=True, metavar="NAME", help="one of mistral-7b, mistral-small, mixtral-8x7b, ...")
     add("--layers", type=int, metavar="N", help="fewer layers than the shape has")
     add("out", type=Path, metavar="OUT", help="the checkpoint's folder, which must not exist yet")
 
@@ -198,8 +200,6 @@ def _recipe(args: Namespace) -> Recipe:
 
 
 def _model(args: Namespace) -> None:
-    from tqdm import tqdm
-
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.estimate import estimate
     from edge_assistant_export.write import check_output, describe, export
@@ -212,17 +212,26 @@ def _model(args: Namespace) -> None:
         needs = estimate(planned)
         print(_plan_text(planned, needs), file=report, flush=True)
         started = time.perf_counter()
-        with tqdm(desc="weights", unit="", unit_scale=True, disable=None, file=sys.stderr) as bar:
-
-            def show(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
+        with _progress("weights") as show:
             manifest = export(checkpoint, recipe, args.out, show, overwrite=args.overwrite)
         seconds = time.perf_counter() - started
     print(_summary_text(args.out, manifest, seconds), file=report)
     if args.json:
         print(json.dumps(_summary_json(args.out, manifest, needs, seconds)))
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that moves a bar on standard error, told how much of how much is done."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="", unit_scale=True, disable=None, file=sys.stderr, leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def _plan_text(manifest: Manifest, needs: Estimate) -> str:
@@ -276,8 +285,8 @@ def _verify(args: Namespace) -> None:
     from edge_assistant_export.verify import record, verify
 
     text = None if args.text is None else args.text.read_text(encoding="utf-8")
-    with Checkpoint.open(args.reference, revision=args.revision) as checkpoint:
-        result = verify(args.bundle, checkpoint, text, args.tokens)
+    with Checkpoint.open(args.reference, revision=args.revision) as checkpoint, _progress("sampling") as show:
+        result = verify(args.bundle, checkpoint, text, args.tokens, show)
     if args.record:
         record(args.bundle, result)
     lost = result.perplexity / result.reference_perplexity - 1
@@ -292,6 +301,9 @@ def _verify(args: Namespace) -> None:
 
 
 def _synth(args: Namespace) -> None:
-    from edge_assistant_export.synth import write_checkpoint
+    from edge_assistant_export.synth import SHAPES, synthesise
 
-    write_checkpoint(args.shape, args.out, layers=args.layers)
+    if args.shape not in SHAPES:
+        nearest = get_close_matches(args.shape, SHAPES, n=1, cutoff=0)[0]
+        raise RecipeError("shape", args.shape, nearest, tuple(SHAPES))
+    print(synthesise(args.shape, args.out, n_layers=args.layers))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,18 +20,21 @@ import numpy as np
 
 from edge_assistant.bundle import MANIFEST_FILE, Bundle, cache_bytes_per_token
 from edge_assistant.config import EngineSettings
-from edge_assistant.engine import Engine, SamplingParams
+from edge_assistant.engine import Engine
 from edge_assistant.errors import VerificationError
 from edge_assistant.text.tokenizer import Tokenizer
 from edge_assistant_export.quantize import Float32
 from edge_assistant_export.reference import forward_all
+from edge_assistant_export.sample import Progress, sample
 from edge_assistant_export.write import replace_file
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
 
-# Tokens that are read in one go, each time from a fresh start: enough for context to matter, few enough for a laptop.
-_WINDOW: Final = 512
+# The longest text that is read, in tokens: enough for context to matter, few enough for a laptop.
+_LONGEST: Final = 512
+# The same for texts that the checkpoint samples itself.
+_SAMPLED: Final = 64
 # Positions whose distributions are compared at a time.
 _ROWS: Final = 64
 
@@ -49,11 +51,17 @@ class Verification:
     reference_perplexity: float
 
 
-def verify(bundle_path: Path, checkpoint: Checkpoint, text: str | None = None, tokens: int = 2048) -> Verification:
+def verify(
+    bundle_path: Path,
+    checkpoint: Checkpoint,
+    text: str | None = None,
+    tokens: int = 2048,
+    progress: Progress | None = None,
+) -> Verification:
     """Compare a bundle with the checkpoint it was made from.
 
-    Both read the first `tokens` of the text, in windows that each begin with `<s>`; without a text they read what the
-    bundle samples at temperature 1, with the seeds 0, 1, 2, ...
+    Both read texts of `tokens` in all: those of `text`, which blank lines part, or what the checkpoint samples itself,
+    for which it is read once a token. `progress` is told of the sampling.
 
     Raises:
         BundleError: The bundle is broken.
@@ -61,24 +69,18 @@ def verify(bundle_path: Path, checkpoint: Checkpoint, text: str | None = None, t
     """
     bundle = Bundle.open(bundle_path)
     _check_architecture(bundle, checkpoint)
-    begin = bundle.manifest.special_ids.get("<s>")
-    window = min(_WINDOW, bundle.manifest.architecture.max_positions)
-    settings = EngineSettings(kv_cache_bytes=window * cache_bytes_per_token(bundle.manifest))
+    longest = min(_LONGEST, bundle.manifest.architecture.max_positions)
+    if text is None:
+        texts = sample(checkpoint, -(-tokens // _SAMPLED), min(_SAMPLED, longest), progress=progress)
+    else:
+        texts = _cut(text, Tokenizer(bundle.tokenizer_path), bundle.manifest.special_ids.get("<s>"), longest, tokens)
+    texts = [ids for ids in texts if len(ids) > 1]
+    if not texts:
+        raise VerificationError(bundle_path, "there is too little text: no token of it has one that follows")
+    settings = EngineSettings(kv_cache_bytes=longest * cache_bytes_per_token(bundle.manifest))
     with Engine.load(bundle, settings) as engine:
-        if text is not None:
-            texts = _windows(Tokenizer(bundle.tokenizer_path).encode(text)[:tokens], begin, window)
-        elif begin is not None:
-            texts = list(islice(_sampled(engine, begin, window), -(-tokens // window)))
-        else:
-            raise VerificationError(
-                bundle_path, "its vocabulary has no <s> to sample a text from: name one, --text FILE"
-            )
-        if sum(len(ids) - 1 for ids in texts) < 1:
-            raise VerificationError(bundle_path, "the text is too short: no token of it has one that follows")
-        return _summary(
-            _compare(ids, expected, engine.score(ids))
-            for ids, expected in zip(texts, forward_all(checkpoint, texts), strict=True)
-        )
+        expected = forward_all(checkpoint, texts)
+        return _summary(_compare(ids, next(expected), engine.score(ids)) for ids in texts)
 
 
 def record(bundle_path: Path, result: Verification) -> None:
@@ -99,19 +101,17 @@ def _check_architecture(bundle: Bundle, checkpoint: Checkpoint) -> None:
             )
 
 
-def _windows(ids: Sequence[int], begin: int | None, window: int) -> list[list[int]]:
-    """Cut a text into windows of `window` tokens at most, the first of each `<s>` where there is one."""
+def _cut(text: str, tokenizer: Tokenizer, begin: int | None, longest: int, tokens: int) -> list[list[int]]:
+    """Return the ids of the paragraphs, each begun with `<s>` and cut after `longest`, up to `tokens` in all."""
     first = [] if begin is None else [begin]
-    step = window - len(first)
-    return [[*first, *ids[start : start + step]] for start in range(0, len(ids), step)]
-
-
-def _sampled(engine: Engine, begin: int, window: int) -> Iterable[list[int]]:
-    seed = 0
-    while True:
-        params = SamplingParams(max_tokens=window - 1, temperature=1.0, seed=seed)
-        yield [begin, *engine.generate([begin], params)]
-        seed += 1
+    texts: list[list[int]] = []
+    for paragraph in text.split("\n\n"):
+        if tokens <= len(first):
+            break
+        ids = [*first, *tokenizer.encode(paragraph.strip())][: min(longest, tokens)]
+        texts.append(ids)
+        tokens -= len(ids)
+    return texts
 
 
 def _compare(ids: Sequence[int], expected: Float32, found: Float32) -> Float32:
@@ -131,8 +131,8 @@ def _compare(ids: Sequence[int], expected: Float32, found: Float32) -> Float32:
 
 def _log_softmax(logits: Float32) -> Float32:
     shifted = logits - logits.max(axis=1, keepdims=True)
-    log_total: Float32 = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted - log_total
+    result: Float32 = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
 
 
 def _summary(parts: Iterable[Float32]) -> Verification:
