@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mistral_common
 import pytest
+from hypothesis import HealthCheck, settings
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from tokenizers import Tokenizer as TokenizerFile
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -15,6 +16,9 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from edge_assistant.text.instruct import FORMATS
 from edge_assistant.text.tokenizer import Tokenizer
 from edge_assistant_export.vocab import Vocabulary
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")  # a busy machine is no fault of the code
 
 CONTROLS = ["<unk>", *sorted(control.name for control in FORMATS["v7"].controls)]
 SENTENCES = [

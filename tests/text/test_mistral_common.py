@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistral_common.protocol.instruct import messages as theirs
 from mistral_common.protocol.instruct import tool_calls as their_tools
@@ -93,7 +93,7 @@ def their_ids(oracle, chat, tools) -> list[int]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_conversation(mistral, name, data):
     tokenizer, oracle = mistral(name)

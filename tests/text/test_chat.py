@@ -1,0 +1,188 @@
+"""A real bundle, loaded and talked to: what ends a reply, what is handed on, what is refused.
+
+Most models here recite: their layers add nothing, and their output head holds, for every piece of a script, the
+piece that follows it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from edge_assistant.config import EngineSettings
+from edge_assistant.engine import SamplingParams
+from edge_assistant.errors import ContextOverflowError, ConversationError, ToolCallError
+from edge_assistant.text.chat import ChatModel
+from edge_assistant.text.messages import Assistant, Tool, ToolCall, User
+from edge_assistant.text.tokenizer import _byte_of_letter
+
+QUESTION = [User("Is it on?")]
+PARAMS = SamplingParams(max_tokens=20)
+CALL = ["[TOOL_CALLS]", '[{"name": ', '"HassTurnOn", ', '"arguments": {"name": "fan"}', "}]"]
+EXPECTED_CALL = ToolCall("HassTurnOn", {"name": "fan"})
+
+
+@pytest.fixture
+def reciting(tiny_checkpoint, export_bundle, tmp_path):
+    """Return a function that loads a model which answers everything with this script, of pieces that differ."""
+    models = []
+
+    def load(*script: str | bytes) -> ChatModel:
+        plain = tiny_checkpoint(num_hidden_layers=1)
+        document = json.loads((plain / "tokenizer.json").read_bytes())
+        ids = document["model"]["vocab"]
+        controls = {token["content"] for token in document["added_tokens"]}
+        pieces = [piece if piece in controls else as_letters(piece) for piece in ("[/INST]", *script, "</s>")]
+        for piece in pieces:
+            ids.setdefault(piece, len(ids))
+        checkpoint = tmp_path / f"checkpoint-{len(models)}"
+        checkpoint.mkdir()
+        shape = json.loads((plain / "config.json").read_bytes()) | {"vocab_size": len(ids)}
+        (checkpoint / "config.json").write_text(json.dumps(shape))
+        (checkpoint / "tokenizer.json").write_text(json.dumps(document))
+        weights = reciting_weights(load_file(plain / "model.safetensors"), [ids[piece] for piece in pieces], len(ids))
+        save_file(weights, checkpoint / "model.safetensors")
+        models.append(ChatModel.load(export_bundle(checkpoint, bits=32), EngineSettings()))
+        return models[-1]
+
+    yield load
+    for model in models:
+        model.close()
+
+
+def as_letters(piece: str | bytes) -> str:
+    """Write a piece as a byte-level vocabulary has it."""
+    letters = {byte: letter for letter, byte in _byte_of_letter().items()}
+    return "".join(letters[byte] for byte in (piece.encode() if isinstance(piece, str) else piece))
+
+
+def reciting_weights(tensors, script: list[int], vocab_size: int):
+    """Return weights under which each id of the script is followed by the next."""
+    hidden = tensors["model.norm.weight"].size
+    embedding = np.random.default_rng(0).choice([-1.0, 1.0], (vocab_size, hidden)).astype(np.float32)
+    head = np.zeros_like(embedding)
+    for token, following in pairwise(script):
+        head[following] += embedding[token]
+    silent = {name: np.zeros_like(tensors[name]) for name in tensors if "o_proj" in name or "down_proj" in name}
+    tensors |= silent | {"model.norm.weight": np.ones(hidden, np.float32)}
+    return tensors | {"model.embed_tokens.weight": embedding, "lm_head.weight": head}
+
+
+def test_text_is_handed_on_as_it_comes(reciting):
+    model, heard = reciting("Yes, ", b"it is \xe2\x98", b"\xba", "."), []
+    reply = model.chat(QUESTION, (), PARAMS, on_text=heard.append)
+    assert reply.message == Assistant("Yes, it is ☺.")
+    assert heard == ["Yes, ", "it is ", "☺", "."]
+    assert reply.finish_reason == "stop"
+    assert reply.usage.prompt_tokens == model.count(QUESTION)
+    assert reply.usage.completion_tokens == 4
+
+
+def test_calls_are_read_and_not_handed_on(reciting):
+    model, heard = reciting("Sure.", *CALL), []
+    reply = model.chat(QUESTION, (), PARAMS, on_text=heard.append)
+    assert reply.message == Assistant("Sure.", (EXPECTED_CALL,))
+    assert heard == ["Sure."]
+
+
+def test_a_stop_string_cuts_across_pieces(reciting):
+    model, heard = reciting("It is o", "n.\nUs", "er: and", " more"), []
+    reply = model.chat(QUESTION, (), PARAMS, on_text=heard.append, stop=["\nUser:"])
+    assert reply.message.text == "".join(heard) == "It is on."
+    assert reply.finish_reason == "stop"
+    assert reply.usage.completion_tokens == 3
+    assert model.chat(QUESTION, (), PARAMS).message.text == "It is on.\nUser: and more"
+
+
+def test_what_might_have_been_a_stop_string_is_released(reciting):
+    model = reciting("a\nUs", "ual")
+    assert model.chat(QUESTION, (), PARAMS, stop=["\nUser:"]).message.text == "a\nUsual"
+    assert model.chat(QUESTION, (), SamplingParams(max_tokens=1), stop=["\nUser:"]).message.text == "a\nUs"
+    assert reciting("a\nUs", *CALL).chat(QUESTION, (), PARAMS, stop=["\nUser:"]).message.text == "a\nUs"
+
+
+def test_stop_strings_are_not_looked_for_in_calls(reciting):
+    reply = reciting(*CALL).chat(QUESTION, (), PARAMS, stop=["name"])
+    assert reply.message.calls == (EXPECTED_CALL,)
+
+
+def test_a_reply_ends_before_the_model_speaks_for_the_user(reciting):
+    reply = reciting("Yes.", "[INST]", "Thank you").chat(QUESTION, (), PARAMS)
+    assert (reply.message.text, reply.finish_reason) == ("Yes.", "stop")
+
+
+def test_stop_ids_of_the_caller_count_too(reciting):
+    model = reciting("Yes", "!")
+    (stop_id,) = model._tokenizer.encode("!")
+    reply = model.chat(QUESTION, (), SamplingParams(max_tokens=9, stop_ids=frozenset({stop_id})))
+    assert (reply.message.text, reply.finish_reason) == ("Yes", "stop")
+
+
+def test_max_tokens_ends_text_and_refuses_half_a_call(reciting):
+    model = reciting("Sure.", *CALL)
+    reply = model.chat(QUESTION, (), SamplingParams(max_tokens=1))
+    assert (reply.message, reply.finish_reason) == (Assistant("Sure."), "length")
+    with pytest.raises(ToolCallError, match="cut off after 4 tokens"):
+        model.chat(QUESTION, (), SamplingParams(max_tokens=4))
+
+
+def test_a_malformed_call_is_refused_and_the_model_goes_on(reciting):
+    model = reciting("[TOOL_CALLS]", "[{nonsense", "}]")
+    for _ in range(2):
+        with pytest.raises(ToolCallError, match="nonsense"):
+            model.chat(QUESTION, (), PARAMS)
+
+
+def test_cancelling_keeps_the_text_and_drops_the_calls(reciting):
+    model, cancel, heard = reciting("Sure, ", "at once.", *CALL), threading.Event(), []
+
+    def listen(text: str) -> None:
+        heard.append(text)
+        cancel.set()
+
+    reply = model.chat(QUESTION, (), PARAMS, on_text=listen, cancel=cancel)
+    assert (reply.message, reply.finish_reason) == (Assistant("Sure, "), "cancelled")
+    assert heard == ["Sure, "]
+    with_calls = reciting(*CALL)
+    reply = with_calls.chat(QUESTION, (), PARAMS, cancel=cancel)
+    assert (reply.message, reply.finish_reason) == (Assistant(), "cancelled")
+
+
+def test_a_listener_that_fails_does_not_keep_the_engine(reciting):
+    model = reciting("Yes")
+
+    def fail(text: str) -> None:
+        raise BrokenPipeError(text)
+
+    with pytest.raises(BrokenPipeError):
+        model.chat(QUESTION, (), PARAMS, on_text=fail)
+    assert model.chat(QUESTION, (), PARAMS).message.text == "Yes"
+
+
+def test_a_model_without_a_chat_format_goes_on_writing(stories, export_bundle):
+    once = [User("Once upon a time")]
+    with ChatModel.load(export_bundle(stories, bits=32).path, EngineSettings()) as model:
+        heard: list[str] = []
+        reply = model.chat(once, (), SamplingParams(max_tokens=24), on_text=heard.append)
+        assert reply.message.text == "".join(heard)
+        assert reply.message.text.startswith(", there was a little girl named Lily.")
+        assert reply.finish_reason == "length"
+        assert model.count([User("old"), Assistant("text"), *once]) == model.count(once)
+        with pytest.raises(ConversationError, match="knows no tools"):
+            model.chat(once, [Tool("T", "", {})], PARAMS)
+
+
+def test_a_conversation_that_the_assistant_ended_is_not_answered(reciting):
+    with pytest.raises(ConversationError, match=r"turn 2 .*user's turn"):
+        reciting("Yes").chat([*QUESTION, Assistant("No.")], (), PARAMS)
+
+
+def test_a_prompt_that_is_too_long_is_refused(reciting):
+    model = reciting("Yes")
+    with pytest.raises(ContextOverflowError):
+        model.chat([User("x" * model.capacity)], (), PARAMS)
