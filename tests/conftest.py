@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from edge_assistant.bundle import Bundle
+from edge_assistant.engine import Timing, Usage
+from edge_assistant.errors import ContextOverflowError
+from edge_assistant.text.chat import Reply
+from edge_assistant.text.messages import Assistant, Message, ToolCall
 
 STORIES = Path(__file__).parents[2] / "shared" / "checkpoints" / "stories260K"
 
@@ -89,6 +95,50 @@ def tiny_bundle(tiny_checkpoint: MakeCheckpoint, export_bundle: MakeBundle) -> M
         return export_bundle(tiny_checkpoint(**(shape or {})), **{"bits": 32, "instruct": "v7-tekken"} | recipe)
 
     return make
+
+
+class ScriptedModel:
+    """Stands in for a ChatModel where the logic around it is tested: it answers what a function makes of the prompt.
+
+    A token is four characters here. `prompts` keeps what it was asked; it sets `started`, and waits for `gate`.
+    """
+
+    def __init__(self, script: Callable[[str], str | dict], capacity: int = 2000) -> None:
+        self.capacity = capacity
+        self.manifest = SimpleNamespace(assistant=None, instruct="v7-tekken")
+        self.prompts: list[list[Message]] = []
+        self.started = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+        self._script = script
+
+    def count(self, messages: Sequence[Message], tools: Sequence[object] = ()) -> int:
+        """Return the tokens of a prompt."""
+        return sum(len(str(message)) for message in messages) // 4
+
+    def chat(self, messages, tools, params, *, on_text=None, cancel=None):
+        """Answer as the script says of the last text: a str is text, a dict {tool: slots} makes calls."""
+        if self.count(messages) + params.max_tokens > self.capacity:
+            raise ContextOverflowError(self.count(messages), params.max_tokens, self.capacity)
+        self.prompts.append(list(messages))
+        self.started.set()
+        while not self.gate.wait(0.01):
+            if cancel is not None and cancel.is_set():
+                return Reply(Assistant(), "cancelled", Usage(1, 0, 0), Timing(0.0, 0.0))
+        said = self._script(messages[-1].text.rpartition("\n\n")[2])
+        if isinstance(said, str):
+            if on_text:
+                on_text(said)
+            message = Assistant(said)
+        else:
+            message = Assistant(calls=tuple(ToolCall(name, slots) for name, slots in said.items()))
+        return Reply(message, "stop", Usage(self.count(messages), 1, 0), Timing(0.0, 0.0))
+
+
+@pytest.fixture
+def scripted_model() -> type[ScriptedModel]:
+    """Return the class of models that answer by a script."""
+    return ScriptedModel
 
 
 def _write_checkpoint(path: Path, shape: dict[str, int | bool | None]) -> None:

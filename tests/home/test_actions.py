@@ -1,0 +1,164 @@
+"""A call becomes checked writes, or an error; never a write to what the home does not list."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_assistant.errors import CallError, UnknownDeviceError
+from edge_assistant.home.actions import COMMANDS, awaited, followed, plan
+from edge_assistant.home.registry import Home
+from edge_assistant.home.tools import TOOLS
+from edge_assistant.text.messages import ToolCall
+
+
+def writes(home, tool, **slots):
+    return [(w.device.area, w.device.name, w.property_name, w.value) for w in plan(ToolCall(tool, slots), home)]
+
+
+WORDS = st.one_of(
+    st.text(max_size=12), st.sampled_from(["lamp", "kitchen", "light", "hall", "upstairs", "cover", "on"])
+)
+VALUES = st.one_of(WORDS, st.integers(-5, 300), st.floats(allow_nan=True), st.booleans(), st.none(), st.lists(WORDS))
+SLOTS = st.sampled_from(
+    ["name", "area", "floor", "domain", "device_class", "brightness", "color", "temperature", "position", "percentage",
+     "volume_level", "item", "state", "hours", "nonsense"]
+)  # fmt: skip
+
+
+@given(st.sampled_from([tool.name for tool in TOOLS] + ["Nonsense"]), st.dictionaries(SLOTS, VALUES, max_size=4))
+def test_whatever_is_called_only_listed_devices_get_only_what_the_table_allows(tool, slots):
+    """Anything else is one of the two named errors."""
+    listed = Home([*_every_kind()])
+    try:
+        planned = plan(ToolCall(tool, slots), listed)
+    except (CallError, UnknownDeviceError):
+        return
+    for write in planned:
+        assert any(write.device is device for device in listed)
+        rows = [row for row in COMMANDS if row.domain == write.device.domain]
+        assert any(row.property_name in {write.property_name, "brightness", "color", "speed"} for row in rows)
+        if write.property_name in {"brightness", "position", "speed", "volume"}:
+            assert 0 <= write.value <= 100
+
+
+def _every_kind():
+    from edge_assistant.home.kinds import KINDS
+    from edge_assistant.home.registry import Device
+
+    return [Device("hall", kind.word, kind.domain, kind.device_class) for kind in KINDS]
+
+
+@pytest.mark.parametrize(
+    ("tool", "slots", "expected"),
+    [
+        ("HassTurnOn", {"name": "ceiling light"}, [("kitchen", "ceiling light", "state", "on")]),
+        ("HassTurnOn", {"name": "Ceiling_Light"}, [("kitchen", "ceiling light", "state", "on")]),
+        ("HassTurnOff", {"name": "main entrance"}, [("hall", "front door", "state", "unlocked")]),
+        ("HassTurnOn", {"name": "front door"}, [("hall", "front door", "state", "locked")]),
+        ("HassTurnOn", {"name": "hall lamp"}, [("hall", "lamp", "state", "on")]),
+        ("HassTurnOn", {"name": "lamp", "area": "the Bedroom"}, [("bedroom", "lamp", "state", "on")]),
+        (
+            "HassTurnOff",
+            {"floor": "ground floor", "domain": "light"},
+            [("kitchen", "ceiling light", "state", "off"), ("hall", "lamp", "state", "off")],
+        ),
+        (
+            "HassTurnOff",
+            {"area": "kitchen"},
+            [("kitchen", "ceiling light", "state", "off"), ("kitchen", "radio", "state", "off")],
+        ),
+        ("HassTurnOff", {"domain": "cover", "device_class": "gate"}, [("garden", "gate", "state", "closed")]),
+        ("HassTurnOn", {"domain": "blind"}, [("bedroom", "blind", "state", "open")]),
+        (
+            "HassLightSet",
+            {"name": "lamp", "area": "hall", "brightness": 40, "color": "blue"},
+            [("hall", "lamp", "state", "on"), ("hall", "lamp", "brightness", 40), ("hall", "lamp", "color", "blue")],
+        ),
+        ("HassLightSet", {"name": "ceiling light", "brightness": 0}, [("kitchen", "ceiling light", "state", "off")]),
+        ("HassClimateSetTemperature", {"temperature": 22.5}, [("hall", "heating", "target", 22.5)]),
+        ("HassSetPosition", {"name": "blind", "position": 30}, [("bedroom", "blind", "position", 30)]),
+        ("HassFanSetSpeed", {"percentage": 60}, [("bath", "fan", "state", "on"), ("bath", "fan", "speed", 60)]),
+        ("HassSetVolume", {"name": "radio", "volume_level": 10}, [("kitchen", "radio", "volume", 10)]),
+        ("HassMediaPause", {}, [("kitchen", "radio", "state", "paused")]),
+        ("HassVacuumStart", {"name": "robot"}, [("garden", "robot", "state", "cleaning")]),
+        ("HassVacuumReturnToBase", {}, [("garden", "robot", "state", "docked")]),
+        ("HassListAddItem", {"item": "milk"}, [("kitchen", "shopping list", "add", "milk")]),
+        ("HassTurnOn", {"name": "movie night"}, [("house", "movie night", "state", "on")]),
+    ],
+)
+def test_a_call_becomes_writes(home, tool, slots, expected):
+    assert writes(home, tool, **slots) == expected
+
+
+@pytest.mark.parametrize(
+    ("tool", "slots", "words"),
+    [
+        ("HassTurnOn", {"name": "lamp"}, "in hall or bedroom"),
+        ("HassTurnOn", {}, "Which one do you mean"),
+        ("HassTurnOff", {"area": "garden"}, "Which device do you mean"),
+        ("HassTurnOn", {"name": "kitchen window"}, "cannot do that"),
+        ("HassTurnOff", {"name": "movie night"}, "cannot do that"),
+        ("HassLightSet", {"name": "ceiling light"}, "brightness or color"),
+        ("HassLightSet", {"name": "ceiling light", "brightness": 101}, "from 0 to 100"),
+        ("HassLightSet", {"name": "ceiling light", "brightness": 10**400}, "from 0 to 100"),
+        ("HassLightSet", {"name": "ceiling light", "brightness": True}, "a number"),
+        ("HassLightSet", {"name": "ceiling light", "color": "red\nhall:"}, "one line"),
+        ("HassClimateSetTemperature", {"temperature": 80}, "from 5 to 35"),
+        ("HassClimateSetTemperature", {"temperature": float("nan")}, "from 5 to 35"),
+        ("HassClimateSetTemperature", {}, "needs a value for temperature"),
+        ("HassSetPosition", {"name": "blind", "position": "half"}, "a number"),
+        ("HassTurnOn", {"name": "ceiling light", "colour": "red"}, "takes no colour"),
+        ("HassTurnOn", {"name": 7}, "has to be text"),
+        ("HassSelfDestruct", {}, "no way to do"),
+    ],
+)
+def test_a_call_that_cannot_be_is_refused_in_words(home, tool, slots, words):
+    with pytest.raises(CallError, match=words):
+        writes(home, tool, **slots)
+
+
+@pytest.mark.parametrize(
+    ("slots", "words"),
+    [
+        ({"name": "sauna"}, 'device called "sauna"'),
+        ({"name": "front dor"}, "Did you mean front door"),
+        ({"area": "attic", "domain": "light"}, 'light in "attic"'),
+        ({"name": "lamp", "area": "kitchen"}, 'called "lamp" in "kitchen"'),
+        ({"name": "lamp", "floor": "cellar"}, 'on "cellar"'),
+        ({"domain": "siren"}, "no siren"),
+    ],
+)
+def test_what_the_home_does_not_list_is_refused_by_name(home, slots, words):
+    with pytest.raises(UnknownDeviceError, match=words):
+        writes(home, "HassTurnOff", **slots)
+
+
+@pytest.mark.parametrize(
+    ("domain", "property_name", "wanted", "reported", "expected"),
+    [
+        ("light", "state", "on", "on", True),
+        ("light", "state", "on", "off", False),
+        ("light", "state", "on", None, False),
+        ("light", "brightness", 40, 39.6, True),
+        ("light", "brightness", 40, 50, False),
+        ("climate", "target", 21.5, 21.0, False),
+        ("climate", "state", "on", "heat", True),
+        ("climate", "state", "on", "off", False),
+        ("media_player", "state", "on", "paused", True),
+        ("vacuum", "state", "docked", "returning", True),
+        ("vacuum", "state", "cleaning", "returning", False),
+        ("cover", "state", "closed", "closing", True),
+        ("cover", "state", "closed", "opening", False),
+    ],
+)
+def test_a_device_has_followed(make_device, domain, property_name, wanted, reported, expected):
+    properties = {} if reported is None else {property_name: reported}
+    assert followed(make_device("hall", "it", domain, **properties), property_name, wanted) is expected
+
+
+def test_a_scene_and_a_list_are_not_waited_for(home):
+    assert not awaited(home.get("house", "movie night"), "state")
+    assert not awaited(home.get("kitchen", "shopping list"), "add")
+    assert awaited(home.get("hall", "lamp"), "state")

@@ -1,0 +1,108 @@
+"""States in words: one sentence for which, how many, any and all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_assistant.home.kinds import KINDS
+from edge_assistant.home.registry import Device
+from edge_assistant.home.resolve import resolve
+from edge_assistant.home.wording import phrase, states
+
+TWO_OPEN = "2 of 3 windows are open: the kitchen window and the bath window, but not the bedroom window."
+THREE_ON = "3 of 4 devices are on: the ceiling light, the radio and the heating, but not the lamp in the hall."
+TWO_MEASURE = (
+    "The 2 temperature sensors report 21 °C on average: "
+    "the thermometer in the bath 23 °C and the thermometer in the bedroom 19 °C."
+)
+
+NAMES = st.text(st.characters(categories=["Ll"]), min_size=1, max_size=6)
+
+
+@given(
+    st.lists(st.tuples(NAMES, st.sampled_from(["open", "closed"])), min_size=2, max_size=8, unique_by=lambda p: p[0]),
+    st.sampled_from(["open", "closed"]),
+)
+def test_every_window_in_the_state_is_named_and_counted(windows, wanted):
+    home = [Device("hall", name, "binary_sensor", "window", properties={"state": state}) for name, state in windows]
+    said = states(home, home, wanted)
+    matching = [name for name, state in windows if state == wanted]
+    start = {0: "None of the", len(windows): "Both" if len(windows) == 2 else "All"}.get(
+        len(matching), str(len(matching))
+    )
+    assert said.startswith(start)
+    listed = said.partition(", but not")[0].partition(": ")[2]
+    assert all(phrase(device, home) in listed for device in home if device.state == wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.word)
+def test_every_kind_can_be_spoken_of_alone_together_and_silent(kind):
+    state = kind.states[0] if kind.states else 7
+    one = Device("hall", "first", kind.domain, kind.device_class, properties={"state": state})
+    two = Device("hall", "second", kind.domain, kind.device_class, properties={"state": state})
+    mute = Device("hall", "third", kind.domain, kind.device_class)
+    for devices in ([one], [one, two], [one, two, mute], [mute], [mute, mute]):
+        said = states(devices, [one, two, mute])
+        assert said.endswith(".")
+        assert "None" not in said
+        assert all(device.name in said.casefold() for device in devices)
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted", "said"),
+    [
+        ({"device_class": "window"}, "open", TWO_OPEN),
+        ({"device_class": "window"}, "on", TWO_OPEN),
+        ({"device_class": "window"}, "closed", "1 of 3 windows is closed: the bedroom window."),
+        (
+            {"device_class": "window"},
+            None,
+            "Of 3 windows, 2 are open (the kitchen window and the bath window) and 1 is closed (the bedroom window).",
+        ),
+        ({"domain": "lock"}, "locked", "1 of 2 locks is locked: the front door."),
+        ({"domain": "light"}, "on", "1 of 3 lights is on: the ceiling light."),
+        ({"area": "bath"}, "open", "The bath window is open."),
+        ({"name": "front door"}, "locked", "The front door is locked."),
+        ({"name": "ceiling light"}, None, "The ceiling light is on, brightness 40 %, color red."),
+        ({"name": "heating"}, None, "The heating is set to heat, temperature 20.5 °C, target 21 °C."),
+        ({"name": "shopping list"}, None, "The shopping list has 5 items."),
+        ({"domain": "person"}, "home", "Anna is home."),
+        ({"device_class": "temperature"}, None, TWO_MEASURE),
+        (
+            {"area": "garden"},
+            None,
+            "The garden gate is closed; the shed lock is unlocked; the robot is docked, battery 80 %.",
+        ),
+        ({}, "playing", "The radio is playing, volume 30 %."),
+        ({"floor": "ground floor"}, "on", THREE_ON),
+    ],
+)
+def test_sentences(home, target, wanted, said):
+    assert states(resolve(home, target), home, wanted) == said
+
+
+def test_a_device_that_has_not_reported_is_not_passed_over(home, make_device):
+    home.put(make_device("cellar", "cellar lock", "lock"))
+    said = states(resolve(home, {"domain": "lock"}), home, "locked")
+    assert said == "1 of 2 locks is locked: the front door. The cellar lock has not reported yet."
+
+
+@pytest.mark.parametrize(
+    ("area", "name", "said"),
+    [
+        ("hall", "heating", "the heating"),
+        ("hall", "lamp", "the lamp in the hall"),
+        ("bath", "window", "the bath window"),
+        ("kitchen", "kitchen window", "the kitchen window"),
+        ("hall", "Anna", "Anna"),
+    ],
+)
+def test_a_device_is_named_so_that_it_can_be_told_apart(home, area, name, said):
+    assert phrase(home.get(area, name), home) == said
+
+
+def test_a_possessive_takes_no_article(make_device):
+    lamps = [make_device("Ben's room", "Ben's lamp", "light"), make_device("Ben's room", "spot", "light")]
+    assert [phrase(lamp, lamps) for lamp in lamps] == ["Ben's lamp", "the spot"]

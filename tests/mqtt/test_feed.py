@@ -1,0 +1,118 @@
+"""Messages about the home become the home."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_assistant.config import HomeSettings
+from edge_assistant.errors import InvalidValueError
+from edge_assistant.home.registry import describe
+from edge_assistant.mqtt import feed as feed_module
+from edge_assistant.mqtt.feed import HomeFeed
+from edge_assistant.mqtt.topics import Topics
+
+TOPICS = Topics("home", "home")
+
+
+def fed(*messages, **devices):
+    feed = HomeFeed(HomeSettings(devices=devices))
+    for topic, payload in messages:
+        feed.receive(TOPICS.parse_home(f"home/{topic}"), payload if isinstance(payload, bytes) else payload.encode())
+    return feed
+
+
+def meta(domain, **more):
+    return json.dumps({"domain": domain, **more})
+
+
+def test_states_and_descriptions_make_the_home():
+    feed = fed(
+        ("living_room/ceiling_light/meta", meta("light", floor="ground floor", aliases=["big lamp"])),
+        ("living_room/ceiling_light/state", "ON"),
+        ("living_room/ceiling_light/brightness", "40"),
+        ("hall/door/state", "on"),
+        ("hall/door/meta", meta("binary_sensor", device_class="door")),
+    )
+    assert describe(feed.home) == (
+        "living room (ground floor):\n  ceiling light: light, on, brightness 40 %\nhall:\n  door: door, open"
+    )
+    assert feed.home.get("living room", "ceiling light").aliases == ("big lamp",)
+
+
+MESSAGES = st.tuples(
+    st.sampled_from(["hall/lamp/", "hall/my_lamp/", "hall/my lamp/", "bath/x/"]),
+    st.sampled_from(["meta", "state", "brightness", "set", "\x07"]),
+    st.sampled_from(["", "on", "40", meta("light"), meta("lock", name="my lamp", area="hall"), "{", "x" * 2000]),
+)
+
+
+@given(st.lists(MESSAGES, max_size=12))
+def test_any_messages_leave_a_home_whose_devices_can_be_commanded(messages):
+    feed = fed(*((place + name, payload) for place, name, payload in messages))
+    for device in feed.home:
+        assert feed.command_topic(device, "state") is not None
+        assert device.properties or device.domain != "sensor"
+
+
+def test_a_device_that_only_reports_is_a_sensor():
+    assert describe(fed(("bath/scale/state", "71.5")).home) == "bath:\n  scale: sensor, 71.5"
+
+
+def test_an_empty_description_removes_the_device_and_an_empty_state_the_state():
+    lamp = ("hall/lamp/meta", meta("light"))
+    assert describe(fed(lamp, ("hall/lamp/state", "on"), ("hall/lamp/state", "")).home) == "hall:\n  lamp: light"
+    assert len(fed(lamp, ("hall/lamp/state", "on"), ("hall/lamp/meta", "")).home) == 0
+
+
+def test_the_configuration_describes_and_a_message_goes_before_it():
+    lamp = {"hall": {"desk_lamp": {"domain": "light", "floor": "upstairs"}}}
+    assert describe(fed(**lamp).home) == "hall (upstairs):\n  desk lamp: light"
+    announced = fed(("hall/desk_lamp/meta", meta("switch")), ("hall/desk_lamp/state", "off"), **lamp)
+    assert describe(announced.home) == "hall:\n  desk lamp: switch, off"
+    withdrawn = fed(("hall/desk_lamp/meta", meta("switch")), ("hall/desk_lamp/meta", ""), **lamp)
+    assert describe(withdrawn.home) == "hall (upstairs):\n  desk lamp: light"
+
+
+def test_a_command_goes_to_the_levels_the_device_reported_on():
+    feed = fed(("Living_Room/X1/meta", meta("light", name="ceiling light", area="living room")))
+    device = feed.home.get("living room", "ceiling light")
+    assert TOPICS.command(feed.command_topic(device, "state")) == "home/Living_Room/X1/state/set"
+    configured = fed(**{"living room": {"desk lamp": {"domain": "light"}}})
+    device = configured.home.get("living room", "desk lamp")
+    assert TOPICS.command(configured.command_topic(device, "state")) == "home/living_room/desk_lamp/state/set"
+
+
+def test_a_renamed_device_is_listed_once():
+    feed = fed(("hall/x/meta", meta("light", name="old")), ("hall/x/meta", meta("light", name="new")))
+    assert [device.name for device in feed.home] == ["new"]
+
+
+def test_of_two_devices_of_one_name_the_first_stays():
+    feed = fed(("hall/a/meta", meta("light", name="lamp")), ("hall/b/meta", meta("lock", name="lamp")))
+    assert [device.domain for device in feed.home] == ["light"]
+
+
+def test_what_is_kept_is_bounded(monkeypatch):
+    monkeypatch.setattr(feed_module, "MAX_DEVICES", 3)
+    monkeypatch.setattr(feed_module, "MAX_PROPERTIES", 2)
+    feed = fed(*((f"hall/lamp{n}/p{m}", "1") for n in range(5) for m in range(4)))
+    assert [list(device.properties) for device in feed.home] == [["p0", "p1"]] * 3
+
+
+@pytest.mark.parametrize("name", ["a/b", "a+", "#", " ", "a\nb"])
+def test_a_configured_name_that_no_topic_can_have_is_refused(name):
+    with pytest.raises(InvalidValueError, match=r"home\.devices\.hall"):
+        fed(hall={name: {"domain": "light"}})
+
+
+def test_whoever_watches_a_device_hears_of_it_alone():
+    feed = fed(("hall/lamp/meta", meta("light")), ("hall/fan/meta", meta("fan")))
+    with feed.watch(feed.home.get("hall", "lamp")) as changed:
+        feed.receive(TOPICS.parse_home("home/hall/fan/state"), b"on")
+        assert not changed.is_set()
+        feed.receive(TOPICS.parse_home("home/hall/lamp/state"), b"on")
+        assert changed.is_set()

@@ -1,0 +1,170 @@
+"""The connection: lost and found again, refused, encrypted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import ssl
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_assistant.errors import BrokerLoginError, InvalidValueError, SecretFileError
+from edge_assistant.mqtt.link import Backoff
+
+
+@given(st.floats(0.01, 10), st.floats(10, 100), st.integers(1, 60))
+def test_the_waits_double_up_to_the_longest_and_are_never_short(shortest, longest, failures):
+    backoff = Backoff(shortest, longest)
+    waits = [backoff.next() for _ in range(failures)]
+    for number, wait in enumerate(waits):
+        full = min(longest, shortest * 2**number)
+        assert full / 2 <= wait <= full
+    backoff.reset()
+    assert backoff.next() <= shortest
+
+
+async def test_it_comes_back_when_the_broker_does_and_answers_what_arrives_then(
+    mosquitto, settings, service, person, scripted_model
+):
+    broker = mosquitto()
+    online = await service(scripted_model(lambda text: "yes"), settings(broker.port))
+    for times in (2, 3):
+        broker.kill()
+        broker.start()
+        await online.wait(times)
+        answer, _ = await (await person(broker.port)).ask("hi")
+        assert answer["text"] == "yes"
+
+
+async def test_an_answer_that_is_ready_while_the_broker_is_gone_waits_for_it(
+    mosquitto, settings, service, person, scripted_model
+):
+    broker = mosquitto()
+    model = scripted_model(lambda text: "at last")
+    model.gate.clear()
+    online = await service(model, settings(broker.port))
+    asker = await person(broker.port)
+    await asker.tell("assistant/home/ask", "think")
+    await asyncio.to_thread(model.started.wait, 10)
+    broker.kill()
+    model.gate.set()
+    broker.start()
+    listener = await person(broker.port)
+    await online.wait(2)
+    answer = json.loads((await listener.hear("assistant/home/answer/+")).payload)
+    assert answer["text"] == "at last"
+
+
+async def test_it_waits_for_a_broker_that_is_not_there_yet(mosquitto, settings, service, person, scripted_model):
+    broker = mosquitto()
+    broker.kill()
+    online = await service(scripted_model(lambda text: "yes"), settings(broker.port), wait=False)
+    await asyncio.sleep(0.2)
+    broker.start()
+    await online.wait()
+    answer, _ = await (await person(broker.port)).ask("hi")
+    assert answer["status"] == "ok"
+
+
+async def test_a_lost_node_is_offline_by_its_will(mosquitto, settings, service, person, scripted_model):
+    broker = mosquitto()
+    await service(scripted_model(lambda text: "yes"), settings(broker.port, mqtt={"client_id": "node"}))
+    someone = await person(broker.port, "assistant/home/state")
+    assert (await someone.hear("assistant/home/state")).payload == b"online"
+    await person(broker.port, identifier="node")
+    assert (await someone.hear("assistant/home/state")).payload == b"offline"
+
+
+@pytest.fixture
+def passwords(tmp_path):
+    """Return the path of a Mosquitto password file in which ada's password is secret."""
+    if shutil.which("mosquitto_passwd") is None:
+        pytest.skip("mosquitto_passwd is not installed: sudo apt install mosquitto")
+    path = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", path, "ada", "secret"], check=True, capture_output=True)
+    return path
+
+
+def secret(tmp_path, text):
+    path = tmp_path / "secret"
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+async def test_a_refused_login_is_a_named_error_and_not_tried_again(
+    mosquitto, settings, service, passwords, tmp_path, scripted_model
+):
+    broker = mosquitto(f"allow_anonymous false\npassword_file {passwords}\n")
+    wrong = {"username": "ada", "password_file": secret(tmp_path, "wrong")}
+    with pytest.raises(BrokerLoginError, match=r"refuses the user 'ada' .*check mqtt\.username"):
+        await service(scripted_model(str), settings(broker.port, mqtt=wrong))
+    with pytest.raises(BrokerLoginError, match="an anonymous client"):
+        await service(scripted_model(str), settings(broker.port))
+
+
+async def test_a_login_from_a_file_is_let_in(mosquitto, settings, service, person, passwords, tmp_path, scripted_model):
+    broker = mosquitto(f"allow_anonymous false\npassword_file {passwords}\n")
+    right = {"username": "ada", "password_file": secret(tmp_path, "secret\n")}
+    await service(scripted_model(lambda text: "yes"), settings(broker.port, mqtt=right))
+    someone = await person(broker.port, username="ada", password="secret")
+    answer, _ = await someone.ask("hi")
+    assert answer["text"] == "yes"
+
+
+async def test_a_secret_that_others_may_read_is_refused(settings, service, tmp_path, scripted_model):
+    path = secret(tmp_path, "secret")
+    path.chmod(0o644)
+    with pytest.raises(SecretFileError, match="chmod 600"):
+        await service(scripted_model(str), settings(1, mqtt={"username": "ada", "password_file": path}))
+
+
+@pytest.fixture
+def certificates(tmp_path_factory):
+    """Return a folder with a CA, and a certificate and key for the broker and for a client, by openssl."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: sudo apt install openssl")
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    extensions = folder / "san.cnf"
+    extensions.write_text("subjectAltName=IP:127.0.0.1\nkeyUsage=digitalSignature\n")
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test CA", *usage)
+    for name in ("broker", "client"):
+        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        sign = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "san.cnf")
+        openssl("x509", "-req", "-in", f"{name}.csr", *sign, "-out", f"{name}.pem")
+    return folder
+
+
+async def test_tls_with_a_client_certificate(mosquitto, settings, service, person, certificates, scripted_model):
+    broker = mosquitto(
+        f"allow_anonymous true\ncafile {certificates}/ca.pem\ncertfile {certificates}/broker.pem\n"
+        f"keyfile {certificates}/broker.key\nrequire_certificate true\n"
+    )
+    ours = {
+        "ca_file": certificates / "ca.pem",
+        "cert_file": certificates / "client.pem",
+        "key_file": certificates / "client.key",
+    }
+    await service(scripted_model(lambda text: "in secret"), settings(broker.port, mqtt=ours))
+    context = ssl.create_default_context(cafile=certificates / "ca.pem")
+    context.load_cert_chain(certificates / "client.pem", certificates / "client.key")
+    someone = await person(broker.port, tls_context=context)
+    answer, _ = await someone.ask("hi")
+    assert answer["text"] == "in secret"
+
+
+@pytest.mark.parametrize("key", ["ca_file", "cert_file"])
+async def test_a_certificate_that_cannot_be_read_is_named(settings, service, certificates, scripted_model, key):
+    files = {"ca_file": certificates / "ca.pem"} | {key: certificates / "san.cnf"}
+    with pytest.raises(InvalidValueError, match=rf"mqtt\.{key}"):
+        await service(scripted_model(str), settings(1, mqtt=files))
