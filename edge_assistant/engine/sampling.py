@@ -48,7 +48,7 @@ class SamplingParams:
         """Raise SamplingError for a value out of its range."""
         ranges = (
             ("max_tokens", self.max_tokens >= 1, "be at least 1"),
-            ("temperature", 0 <= self.temperature < math.inf, "be 0 or above"),
+            ("temperature", self.temperature == 0 or 1e-3 <= self.temperature < math.inf, "be 0, or at least 0.001"),
             ("top_p", 0 < self.top_p <= 1, "be above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "be 0 (all) or above"),
             ("min_p", 0 <= self.min_p <= 1, "be between 0 and 1"),
@@ -79,8 +79,8 @@ class Sampler:
         if params.temperature == 0:
             token = int(logits.argmax())
         else:
-            ids, probabilities = candidates(logits, params)
-            token = int(ids[_draw(probabilities, params.seed, position)])
+            ids, weights = candidates(logits, params)
+            token = int(ids[_draw(weights, params.seed, position)])
         self._seen[token] = True
         return token
 
@@ -95,7 +95,7 @@ def candidates(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDA
         edge = np.partition(logits, -params.top_k)[-params.top_k]
         ids = np.flatnonzero(logits >= edge)
         logits = logits[ids]
-    weights = logits - logits.max()  # the best weighs 1, so that no temperature overflows
+    weights = logits - logits.max()  # the best weighs 1: no temperature overflows
     weights /= np.float32(params.temperature)
     np.exp(weights, out=weights)
     edge = np.float32(params.min_p)
@@ -129,4 +129,5 @@ def _draw(weights: NDArray[np.float32], seed: int, position: int) -> int:
     """Return an index drawn in proportion to weights [n]."""
     uniform = np.random.Generator(np.random.Philox(key=np.array([seed, position], np.uint64))).random()
     cumulated = np.cumsum(weights, dtype=np.float64)
-    return int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right"))
+    # The last needs no comparing: rounding must not put the draw behind it.
+    return int(np.searchsorted(cumulated[:-1], uniform * cumulated[-1], side="right"))
