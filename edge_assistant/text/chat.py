@@ -135,10 +135,11 @@ class Completion:
 
     def encode(self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return `<s>` and the last user text; ConversationError where tools are asked for."""
-        turn = checked(messages)[-1]
-        if tools or not isinstance(turn, User):
-            raise ConversationError(len(messages), role_of(turn), "this model only continues text, it knows no tools")
-        return [tokenizer.control_id(BOS.name), *tokenizer.encode(turn.text)]
+        turns = checked(messages)
+        last = turns[-1]
+        if tools or not isinstance(last, User):
+            raise ConversationError(len(turns), role_of(last), "this model only continues text, it knows no tools")
+        return [tokenizer.control_id(BOS.name), *tokenizer.encode(last.text)]
 
     def stop_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
         """Return the id of `</s>`."""

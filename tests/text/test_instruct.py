@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_assistant.errors import ControlTokenError, ConversationError, InstructFormatError, ToolCallError
@@ -214,6 +214,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(arguments=st.dictionaries(st.text(), JSON))
 def test_any_arguments_survive(byte_level, spm, arguments):
     layout = InstructFormat.named("v7")
