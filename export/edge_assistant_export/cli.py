@@ -212,7 +212,7 @@ def _model(args: Namespace) -> None:
         needs = estimate(planned)
         print(_plan_text(planned, needs), file=report, flush=True)
         started = time.perf_counter()
-        with _progress("weights") as show:
+        with _progress() as show:
             manifest = export(checkpoint, recipe, args.out, show, overwrite=args.overwrite)
         seconds = time.perf_counter() - started
     print(_summary_text(args.out, manifest, seconds), file=report)
@@ -221,14 +221,19 @@ def _model(args: Namespace) -> None:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that moves a bar on standard error, told how much of how much is done."""
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that moves a bar on standard error, told a stage and how much of how much of it is done."""
     from tqdm import tqdm
 
-    with tqdm(desc=what, unit="", unit_scale=True, disable=None, file=sys.stderr, leave=False) as bar:
+    with tqdm(unit="", unit_scale=True, disable=None, file=sys.stderr, leave=False) as bar:
+        current = ""
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
+        def show(stage: str, done: int, total: int) -> None:
+            nonlocal current
+            if stage != current:
+                current = stage
+                bar.reset(total)
+                bar.set_description(stage)
             bar.update(done - bar.n)
 
         yield show
@@ -280,13 +285,14 @@ def _size(count: int) -> str:
 
 def _verify(args: Namespace) -> None:
     from dataclasses import asdict
+    from functools import partial
 
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.verify import record, verify
 
     text = None if args.text is None else args.text.read_text(encoding="utf-8")
-    with Checkpoint.open(args.reference, revision=args.revision) as checkpoint, _progress("sampling") as show:
-        result = verify(args.bundle, checkpoint, text, args.tokens, show)
+    with Checkpoint.open(args.reference, revision=args.revision) as checkpoint, _progress() as show:
+        result = verify(args.bundle, checkpoint, text, args.tokens, partial(show, "sampling"))
     if args.record:
         record(args.bundle, result)
     lost = result.perplexity / result.reference_perplexity - 1

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,8 +42,9 @@ from edge_assistant.errors import (
     OutputWriteError,
 )
 from edge_assistant_export import __version__
+from edge_assistant_export.calibrate import calibrate
 from edge_assistant_export.graph import Place, serialize
-from edge_assistant_export.mistral import CacheScales, Matrix, Weights, build_graph, plan_weights, rotary_tables
+from edge_assistant_export.mistral import Matrix, Weights, build_graph, plan_weights, rotary_tables
 from edge_assistant_export.neighbours import genai_config, huggingface_config
 from edge_assistant_export.quantize import Method, quantize
 
@@ -50,8 +52,8 @@ if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.recipe import Recipe
 
-Progress = Callable[[int, int], None]
-"""Told how many weights of how many are done."""
+Progress = Callable[[str, int, int], None]
+"""Told the name of a stage, "calibration" or "weights", and how much of how much of it is done."""
 
 # Weights a worker takes at a time: 16 MB as float32.
 _PIECE: Final = 4 << 20
@@ -73,10 +75,14 @@ def export(
     check_output(out, overwrite=overwrite)
     manifest = describe(checkpoint, recipe, out.name)
     weights = plan_weights(manifest.architecture, manifest.quantization)
-    cache_scales = _cache_scales(checkpoint, recipe)
+    progress = progress or _silent
     try:
         with _partial_folder(out) as folder:
-            _write_weights(folder / WEIGHTS_FILE, weights, manifest, checkpoint, progress or _silent)
+            _take_space(folder / WEIGHTS_FILE, weights.file.size)
+            cache_scales = None
+            if recipe.cache == "int8":
+                cache_scales = calibrate(checkpoint, recipe.calibration, partial(progress, "calibration"))
+            _write_weights(folder / WEIGHTS_FILE, weights, manifest, checkpoint, progress)
             model = build_graph(manifest.architecture, manifest.quantization, weights, checkpoint.tensor, cache_scales)
             _write(folder / GRAPH_FILE, serialize(model))
             _write(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
@@ -150,6 +156,11 @@ def _pieces(weights: Weights, checkpoint: Checkpoint) -> Iterator[_Piece]:
             first_row += n_rows
 
 
+def _take_space(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
 def _write_weights(
     path: Path, weights: Weights, manifest: Manifest, checkpoint: Checkpoint, progress: Progress
 ) -> None:
@@ -157,8 +168,7 @@ def _write_weights(
     method: Method = "maximum" if manifest.quantization.method == "maximum" else "least_squares"
     total = sum(matrix.n_rows * matrix.row_size for matrix in weights.matrices)
     done = 0
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, weights.file.size)
+    with path.open("r+b") as file:
         for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
             _write_rows(file.fileno(), place, 0, table)
         with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "quantise") as pool:
@@ -169,7 +179,7 @@ def _write_weights(
             try:
                 for future in as_completed(futures):
                     done += future.result()
-                    progress(done, total)
+                    progress("weights", done, total)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -200,12 +210,6 @@ def _write_rows(file: int, place: Place, first_row: int, rows: npt.NDArray[Any])
     while left:
         written = os.pwrite(file, left, offset)
         left, offset = left[written:], offset + written
-
-
-def _cache_scales(checkpoint: Checkpoint, recipe: Recipe) -> CacheScales | None:
-    if recipe.cache == "float":
-        return None
-    raise NotImplementedError
 
 
 @contextmanager
@@ -268,5 +272,5 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _silent(_done: int, _total: int) -> None:
+def _silent(_stage: str, _done: int, _total: int) -> None:
     pass

@@ -36,7 +36,7 @@ EXPORT = """
 
     source, out = sys.argv[1:]
 
-    def progress(done, total):
+    def progress(stage, done, total):
         {at_progress}
 
     with Checkpoint.open(source) as checkpoint:
@@ -83,7 +83,7 @@ def test_the_same_export_gives_the_same_bytes(checkpoint, tmp_path):
 def test_progress_ends_with_every_weight(checkpoint, tmp_path):
     seen = []
     with Checkpoint.open(checkpoint) as opened:
-        export(opened, Recipe(), tmp_path / "out", lambda *counts: seen.append(counts))
+        export(opened, Recipe(), tmp_path / "out", lambda _stage, *counts: seen.append(counts))
         weights = sum(np.prod(opened.shape(name)) for name in ("embedding", "lm_head"))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1][0] == seen[-1][1] > weights
