@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edge_assistant.config import EngineSettings
-from edge_assistant.engine import Engine
+from edge_assistant.engine import Engine, SamplingParams
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.mistral import plan_weights, rotary_tables
 from edge_assistant_export.quantize import n_blocks, quantize
@@ -77,6 +77,16 @@ def test_quantised_export_is_the_reference_of_the_rounded_weights(
     bundle = export_bundle(path, bits=bits, block_size=block_size, accuracy_level=0)
     rounded = rounded_to_its_grid(path, tmp_path / "rounded", bits, block_size)
     np.testing.assert_allclose(logits(bundle), reference(rounded), atol=ROUNDING)
+
+
+def test_a_trained_model_writes_the_same_story(stories, export_bundle):
+    params = SamplingParams(max_tokens=200)
+    with Engine.load(export_bundle(stories, bits=32), EngineSettings(threads=1)) as engine:
+        written = list(engine.generate([1], params))
+    with Checkpoint.open(stories) as checkpoint:
+        likeliest = forward(checkpoint, [1, *written[:-1]]).argmax(axis=1)
+    assert written == likeliest.tolist()
+    assert len(written) == 200
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -1,0 +1,107 @@
+"""What verify says of bundles whose distance from their checkpoint is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_assistant.bundle import Bundle
+from edge_assistant.errors import VerificationError
+from edge_assistant.text.tokenizer import Tokenizer
+from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.recipe import Recipe
+from edge_assistant_export.reference import forward
+from edge_assistant_export.verify import record, verify
+from edge_assistant_export.write import export
+
+TEXT = "the lamp in the hall\n\nis on, and so is the one in the kitchen"
+
+
+def verification(bundle, checkpoint, **options):
+    with Checkpoint.open(checkpoint) as opened:
+        return verify(bundle.path, opened, **options)
+
+
+def test_a_float32_bundle_is_its_checkpoint(tiny_checkpoint, export_bundle):
+    path = tiny_checkpoint()
+    result = verification(export_bundle(path, bits=32), path, text=TEXT)
+    assert result.tokens == len(TEXT) - len("\n\n")
+    assert abs(result.kl) < 1e-6
+    assert result.top1_agreement == 1
+    assert result.perplexity == pytest.approx(result.reference_perplexity, rel=1e-4)
+
+
+def test_fewer_bits_are_farther_off(tiny_checkpoint, export_bundle):
+    path = tiny_checkpoint()
+    coarse, fine = (verification(export_bundle(path, bits=bits), path, text=TEXT) for bits in (4, 8))
+    assert 0 < fine.kl < coarse.kl
+    assert coarse.top1_agreement <= fine.top1_agreement <= 1
+
+
+def test_perplexity_is_that_of_the_text(tiny_checkpoint, export_bundle):
+    path = tiny_checkpoint()
+    bundle = export_bundle(path, bits=32)
+    ids = [bundle.manifest.special_ids["<s>"], *Tokenizer(bundle.tokenizer_path).encode("aaaaaaaaaaaa")]
+    with Checkpoint.open(path) as opened:
+        logits = forward(opened, ids)[:-1].astype(np.float64)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(ids) - 1), ids[1:]]
+    result = verification(bundle, path, text="aaaaaaaaaaaa")
+    assert result.reference_perplexity == pytest.approx(np.exp(losses.mean()), rel=1e-4)
+
+
+def test_only_so_many_tokens_are_read(tiny_checkpoint, export_bundle):
+    path = tiny_checkpoint()
+    bundle = export_bundle(path, bits=32)
+    # Each of the two paragraphs begins with <s>, of which nothing is expected.
+    assert verification(bundle, path, text=TEXT, tokens=31).tokens == 29
+    assert verification(bundle, path, tokens=100).tokens <= 2 * 63
+
+
+def test_another_checkpoint_is_refused(tiny_checkpoint, export_bundle):
+    bundle = export_bundle(tiny_checkpoint(), bits=32)
+    with pytest.raises(VerificationError, match=r"n_layers is 2, and that of .* is 3"):
+        verification(bundle, tiny_checkpoint(num_hidden_layers=3), text=TEXT)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n \n\n"])
+def test_nothing_to_read_is_refused(text, tiny_checkpoint, export_bundle):
+    path = tiny_checkpoint()
+    with pytest.raises(VerificationError, match="too little text"):
+        verification(export_bundle(path, bits=32), path, text=text)
+
+
+def test_what_was_measured_is_kept_with_the_bundle(tiny_checkpoint, tmp_path):
+    path = tiny_checkpoint()
+    with Checkpoint.open(path) as opened:
+        export(opened, Recipe(), tmp_path / "bundle")
+        result = verify(tmp_path / "bundle", opened, TEXT)
+    record(tmp_path / "bundle", result)
+    assert Bundle.open(tmp_path / "bundle").manifest.quality == dataclasses.asdict(result)
+
+
+@pytest.fixture(scope="module")
+def stories_text(stories):
+    """Stories that the model itself has sampled."""
+    return (Path(__file__).parents[1] / "data" / "stories.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "lost"),
+    [({"bits": 32}, 1e-5), ({"bits": 8}, 0.01), ({"bits": 4}, 0.11), ({"bits": 32, "cache": "int8"}, 0.01)],
+    ids=["float32", "int8", "int4", "int8 cache"],
+)
+def test_a_trained_model_keeps_its_perplexity(recipe, lost, stories, stories_text, export_bundle):
+    result = verification(export_bundle(stories, **recipe), stories, text=stories_text)
+    assert abs(result.perplexity / result.reference_perplexity - 1) < lost
+
+
+def test_least_squares_loses_less_than_the_maximum(stories, stories_text, export_bundle):
+    squares, maximum = (
+        verification(export_bundle(stories, bits=4, method=method), stories, text=stories_text)
+        for method in ("least_squares", "maximum")
+    )
+    assert squares.kl < maximum.kl
+    assert squares.perplexity < maximum.perplexity
