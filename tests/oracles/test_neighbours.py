@@ -1,0 +1,64 @@
+"""Other runtimes load an exported folder as it lies there, and write the same tokens as our engine.
+
+optimum-onnx and onnxruntime-genai want different versions of transformers: each is skipped in the other's environment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edge_assistant.config import EngineSettings
+from edge_assistant.engine import Engine, SamplingParams
+from edge_assistant_export.synth import synthesise
+
+N_TOKENS = 40
+PROMPT = [1, 300, 45, 260]
+END = 2
+
+
+@pytest.fixture(scope="module", params=["tiny", "tiny-tied", "tiny-window", "stories"])
+def checkpoint(request, tmp_path_factory):
+    if request.param == "stories":
+        return request.getfixturevalue("stories")
+    return synthesise(request.param, tmp_path_factory.mktemp("synth") / "checkpoint", dtype="float32")
+
+
+@pytest.fixture(scope="module", params=[32, 4], ids=["float32", "int4"])
+def bundle(request, checkpoint, export_bundle):
+    # Without int8 arithmetic, so that what is compared is not how each reads a prompt in pieces.
+    return export_bundle(checkpoint, bits=request.param, accuracy_level=0)
+
+
+@pytest.fixture(scope="module")
+def expected(bundle) -> list[int]:
+    with Engine.load(bundle, EngineSettings(threads=1)) as engine:
+        params = SamplingParams(max_tokens=N_TOKENS, stop_ids=frozenset({END}))
+        return list(engine.generate(PROMPT, params))
+
+
+def answer(written: list[int]) -> list[int]:
+    """What follows the prompt, without the token that ends it."""
+    return [token for token in written[len(PROMPT) :] if token != END]
+
+
+def test_optimum_writes_the_same_tokens(bundle, expected):
+    optimum = pytest.importorskip("optimum.onnxruntime", reason="make test-oracles installs optimum-onnx")
+    import torch
+
+    model = optimum.ORTModelForCausalLM.from_pretrained(bundle.path)
+    written = model.generate(torch.tensor([PROMPT]), max_new_tokens=N_TOKENS, do_sample=False)
+    assert answer(written[0].tolist()) == expected
+
+
+@pytest.mark.genai
+def test_genai_writes_the_same_tokens(bundle, expected):
+    genai = pytest.importorskip("onnxruntime_genai", reason="make test-oracles installs onnxruntime-genai")
+    model = genai.Model(str(bundle.path))
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=len(PROMPT) + N_TOKENS)
+    generator = genai.Generator(model, parameters)
+    generator.append_tokens(np.array([PROMPT], np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    assert answer(generator.get_sequence(0).tolist()) == expected
