@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is that of requests or httpx
     GatedRepoError,
     HTTPError,
     LocalEntryNotFoundError,

@@ -109,14 +109,16 @@ def logits(checkpoint: Checkpoint, hidden: Float32) -> Float32:
 def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
     """Divide each row by its root mean square (arXiv 1910.07467)."""
     mean_square: Float32 = np.mean(x * x, axis=-1, keepdims=True)
-    return x / np.sqrt(mean_square + np.float32(eps)) * weight
+    normed: Float32 = x / np.sqrt(mean_square + np.float32(eps)) * weight
+    return normed
 
 
 def rotary_angles(config: ModelConfig, positions: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Float32:
-    """Return by how much each pair of a head's channels is turned at positions [n], [n, head_dim/2] (arXiv 2104.09864)."""
+    """Return by how much each pair of channels is turned at positions [n]: [n, head_dim/2] (arXiv 2104.09864)."""
     frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
     # In float64 and less than a turn, since float32 has too few digits for the angle of a late position.
-    return np.float32(np.outer(positions, frequencies) % (2 * np.pi))
+    turns: Float32 = (np.outer(positions, frequencies) % (2 * np.pi)).astype(np.float32)
+    return turns
 
 
 def rotate(x: Float32, angles: Float32) -> Float32:

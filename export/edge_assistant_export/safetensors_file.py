@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,7 @@ from edge_assistant.errors import CheckpointError
 Float32 = npt.NDArray[np.float32]
 
 # What each type of the header is read as; bfloat16 is the upper half of a float32.
-_READ_AS: Final = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_READ_AS: Final[Mapping[str, np.dtype[Any]]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 # The reference implementation's own limit: a longer header is not one.
 _LONGEST_HEADER: Final = 100_000_000
 
@@ -79,7 +80,7 @@ class SafetensorsFile:
             shape = (max(0, stop - start), *shape[1:])
         raw = np.empty(shape, dtype)
         row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        self._read_into(memoryview(raw.reshape(-1).view(np.uint8)), info.offset + start * row_bytes)
+        self._read_into(raw.reshape(-1).view(np.uint8).data, info.offset + start * row_bytes)
         if info.dtype != "BF16":
             return raw.astype(np.float32, copy=False)
         wide = raw.astype(np.uint32)

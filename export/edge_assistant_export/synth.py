@@ -214,7 +214,7 @@ def _write_shard(file: BinaryIO, shard: Mapping[str, tuple[int, ...]], pool: _Po
     encoded += b" " * (-len(encoded) % 8)
     file.write(len(encoded).to_bytes(8, "little") + encoded)
     for name, shape in shard.items():
-        file.writelines(piece.view(np.uint8) for piece in pool.pieces(name, shape))
+        file.writelines(piece.view(np.uint8).data for piece in pool.pieces(name, shape))
 
 
 class _Pool:
