@@ -1,10 +1,11 @@
 """Scales of an int8 cache: what one step of each channel of a layer's keys and values is worth.
 
 GroupQueryAttention rounds x / scale to -128..127 with scales that are fixed beforehand, one for each channel of each
-key/value head. Here they are a channel's largest magnitude over a text and a tenth more, divided by 127. Keys are kept rotated, and a
-rotation moves magnitude between the two channels of a pair: so a key counts with the largest magnitude it has at any
-position the model can hold, not only at the one where the text had it. A text of some dozens of tokens then also speaks
-for late positions. Only the maxima are kept, so memory does not grow with the text.
+key/value head. Here they are a channel's largest magnitude over a text and a tenth more, divided by 127.
+
+Keys are kept rotated, and a rotation moves magnitude between the two channels of a pair: so a key counts with the
+largest magnitude it has at any position the model can hold, not only at the one where the text had it. A text of some
+dozens of tokens then also speaks for late positions. Only the maxima are kept, so memory does not grow with the text.
 """
 
 from __future__ import annotations
