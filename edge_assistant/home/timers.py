@@ -60,7 +60,7 @@ class Timers:
             raise CallError("HassCancelTimer", "No such timer is running." if wanted else "No timer is running.")
         if len(found) > 1:
             which = join([f"the {timer.words}" for _, timer in found])
-            raise CallError("HassCancelTimer", f"Which one do you mean: {which} are running.")
+            raise CallError("HassCancelTimer", f"There are {which}: which one?")
         task, timer = found[0]
         self._running.pop(task)
         task.cancel()

@@ -35,7 +35,7 @@ class MqttActuator:
         with self._feed.watch(device) as changed:
             try:
                 async with asyncio.timeout(self._settle_seconds):
-                    await self._link.publish(self._topics.command(topic), as_words(value).encode())
+                    await self._link.deliver(self._topics.command(topic), as_words(value).encode())
                     while awaited(device, property_name) and not self._has_followed(device, property_name, value):
                         await changed.wait()
                         changed.clear()

@@ -22,11 +22,14 @@ from edge_assistant.mqtt.link import Backoff, Link
 from edge_assistant.mqtt.protocol import OFFLINE, ONLINE, ErrorAnswer, read_ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from edge_assistant.config import Settings
     from edge_assistant.mqtt.feed import HomeFeed
     from edge_assistant.mqtt.topics import Topics
+
+_MAX_ERRORS = 64
+"""Errors that may wait to be sent."""
 
 _GOODBYE_SECONDS = 2.0
 
@@ -53,6 +56,7 @@ class Bridge:
         self._topics = topics
         self._settings = settings
         self._questions: dict[asyncio.Task[None], _ReplyTo] = {}
+        self._errors: set[asyncio.Task[None]] = set()
         self._last_turn_s = 1.0
 
     async def run(self, on_online: Callable[[], None] | None = None) -> None:
@@ -79,24 +83,23 @@ class Bridge:
                     log.warning("no broker at %s (%s): next attempt in %.1f s", self._link.address, error, delay)
                     await asyncio.sleep(delay)
         finally:
-            await self._end_questions()
+            await _cancelled(self._questions)
+            await _cancelled(self._errors)
 
     async def _serve(self, client: aiomqtt.Client, on_online: Callable[[], None] | None) -> None:
         await self._link.subscribe(client)
-        await client.publish(self._topics.state, ONLINE, qos=1, retain=True)
+        await self._link.publish(self._topics.state, ONLINE, retain=True)
         log.info("answering %s at %s", self._topics.ask, self._link.address)
         if on_online:
             on_online()
         try:
             async for message in client.messages:
-                await self._receive(message)
+                self._receive(message)
         except asyncio.CancelledError:
-            await self._end_questions()
-            with contextlib.suppress(aiomqtt.MqttError):
-                await client.publish(self._topics.state, OFFLINE, qos=1, retain=True, timeout=_GOODBYE_SECONDS)
+            await self._say_goodbye()
             raise
 
-    async def _receive(self, message: aiomqtt.Message) -> None:
+    def _receive(self, message: aiomqtt.Message) -> None:
         topic = str(message.topic)
         home_topic = self._topics.parse_home(topic)
         if home_topic is not None:
@@ -105,9 +108,9 @@ class Bridge:
             if message.retain:
                 log.warning("a retained message on %s is no question: clear it with an empty one", topic)
             else:
-                await self._receive_question(message)
+                self._receive_question(message)
 
-    async def _receive_question(self, message: aiomqtt.Message) -> None:
+    def _receive_question(self, message: aiomqtt.Message) -> None:
         """Start a task that answers, or refuse at once."""
         wanted = getattr(message.properties, "ResponseTopic", None)
         correlation = getattr(message.properties, "CorrelationData", None)
@@ -125,12 +128,12 @@ class Bridge:
                 problem = f"the response topic {wanted!r} {why_not}: name another"
                 raise RequestError("response_topic_refused", problem, ask.id)
         except RequestError as error:
-            await self._refuse(reply_to(error.request_id), error.code, str(error))
+            self._refuse(reply_to(error.request_id), error.code, str(error))
             return
         if len(self._questions) > self._settings.assistant.queue:
             retry_after = round(max(0.1, self._last_turn_s), 1)
             problem = f"{len(self._questions)} questions are waiting already: ask again in {retry_after} s"
-            await self._refuse(reply_to(ask.id), "busy", problem, retry_after)
+            self._refuse(reply_to(ask.id), "busy", problem, retry_after)
             return
         self._start(ask, reply_to(ask.id))
 
@@ -140,22 +143,27 @@ class Bridge:
         self._questions[task] = reply_to
         task.add_done_callback(self._ended)
 
-    async def _refuse(self, reply_to: _ReplyTo, code: str, problem: str, retry_after: float | None = None) -> None:
-        await self._reply(reply_to, ErrorAnswer(reply_to.question_id, code, problem, retry_after).to_payload())
+    def _refuse(self, reply_to: _ReplyTo, code: str, problem: str, retry_after: float | None = None) -> None:
+        """Send an error, in a task of its own: a broker that is slow to take it must not keep us from reading."""
+        if len(self._errors) >= _MAX_ERRORS:
+            log.warning("question %s gets no answer: too many errors wait to be sent", reply_to.question_id)
+            return
+        payload = ErrorAnswer(reply_to.question_id, code, problem, retry_after).to_payload()
+        task = asyncio.create_task(self._deliver(reply_to, payload), name=f"error {reply_to.question_id}")
+        self._errors.add(task)
+        task.add_done_callback(self._errors.discard)
 
     async def _answer(self, ask: Ask, reply_to: _ReplyTo) -> None:
         try:
             answer = await self._assistant.answer(ask)
         except EdgeAssistantError as error:
-            await self._reply(reply_to, ErrorAnswer.of(reply_to.question_id, error).to_payload())
+            await self._deliver(reply_to, ErrorAnswer.of(reply_to.question_id, error).to_payload())
         except asyncio.CancelledError:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GOODBYE_SECONDS if self._link.is_up else 0):
-                    await self._refuse(reply_to, "shutting_down", "the assistant is being stopped")
+            self._refuse(reply_to, "shutting_down", "the assistant is being stopped")
             raise
         else:
             self._last_turn_s = answer.timing.total_s
-            await self._reply(reply_to, answer.to_json().encode())
+            await self._deliver(reply_to, answer.to_json().encode())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Forget a question; one that a fault of ours ended is answered as an error, and the service goes on."""
@@ -164,20 +172,26 @@ class Bridge:
         if error is None:
             return
         log.error("question %s failed", reply_to.question_id, exc_info=error)
-        sorry = self._refuse(reply_to, "internal", f"a fault of ours: {error!r}")
-        apology = asyncio.create_task(sorry, name=f"apology {reply_to.question_id}")
-        self._questions[apology] = reply_to
-        apology.add_done_callback(self._questions.pop)
+        self._refuse(reply_to, "internal", f"a fault of ours: {error!r}")
 
-    async def _reply(self, reply_to: _ReplyTo, payload: bytes) -> None:
-        await self._link.publish(reply_to.topic, payload, correlation=reply_to.correlation)
+    async def _deliver(self, reply_to: _ReplyTo, payload: bytes) -> None:
+        await self._link.deliver(reply_to.topic, payload, correlation=reply_to.correlation)
 
-    async def _end_questions(self) -> None:
-        """Cancel what is being answered and wait until it has ended; the model stops at its next token."""
-        tasks = list(self._questions)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _say_goodbye(self) -> None:
+        """Stop what is being answered, say so to whoever asked, then that we are gone."""
+        await _cancelled(self._questions)
+        if self._errors:
+            await asyncio.wait(self._errors, timeout=_GOODBYE_SECONDS)
+        with contextlib.suppress(aiomqtt.MqttError):
+            await self._link.publish(self._topics.state, OFFLINE, retain=True)
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended: a question's model stops at its next token."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 def _is_cancelled() -> bool:

@@ -40,6 +40,8 @@ _LOGIN_REFUSED = frozenset({0x85, 0x86, 0x87, 0x8A, 0x8C})
 
 _UNSUPPORTED_VERSION = 0x84
 _RETRY_SECONDS = 0.2
+_ACK_SECONDS = 5.0
+"""How long a message waits for the broker's word; aiomqtt does not notice that the connection is gone meanwhile."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Link:
         self._protocol = aiomqtt.ProtocolVersion.V5 if address.mqtt5 else aiomqtt.ProtocolVersion.V311
         self._password = read_secret(settings.password_file) if settings.password_file else None
         self._tls = _tls_context(settings)
-        self._client = self._new_client()
+        self._client: aiomqtt.Client | None = None
         self._up = asyncio.Event()
 
     @property
@@ -77,11 +79,13 @@ class Link:
             aiomqtt.MqttError: there is no broker, or it went away.
         """
         try:
-            async with self._new_client() as self._client:
+            async with self._new_client() as client:
+                self._client = client
                 self._up.set()
                 try:
-                    yield self._client
+                    yield client
                 finally:
+                    self._client = None
                     self._up.clear()
         except MqttConnectError as error:
             self._judge(error)
@@ -90,15 +94,25 @@ class Link:
     async def publish(
         self, topic: str, payload: bytes, *, correlation: bytes | None = None, retain: bool = False
     ) -> None:
-        """Publish at least once; where there is no connection, wait for the next."""
+        """Publish at least once, over this connection or none; aiomqtt.MqttError where it is lost."""
+        if self._client is None:
+            msg = "not connected"
+            raise aiomqtt.MqttError(msg)
         properties = None
         if correlation is not None and self.mqtt5:
             properties = Properties(PacketTypes.PUBLISH)
             properties.CorrelationData = correlation
+        await self._client.publish(topic, payload, qos=1, retain=retain, properties=properties, timeout=_ACK_SECONDS)
+
+    async def deliver(self, topic: str, payload: bytes, *, correlation: bytes | None = None) -> None:
+        """Publish at least once; where the connection is lost, wait for the next.
+
+        It is not for the task that holds the connection, which would wait for itself.
+        """
         while True:
             await self._up.wait()
             try:
-                await self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+                await self.publish(topic, payload, correlation=correlation)
             except aiomqtt.MqttError as error:
                 log.warning("publishing on %s failed, trying again: %s", topic, error)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -163,7 +177,7 @@ class Backoff:
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    if settings.ca_file is None:
+    if settings.ca_file is None and settings.cert_file is None:
         return None
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)

@@ -35,7 +35,7 @@ async def serve(model: LanguageModel, settings: Settings, on_online: Callable[[A
         link = Link(settings.mqtt, address, topics)
 
         async def ring(timer: Timer) -> None:
-            await link.publish(topics.event, TimerEnded(timer).to_payload())
+            await link.deliver(topics.event, TimerEnded(timer).to_payload())
 
         actuator = MqttActuator(link, feed, topics, settings.assistant.settle_seconds)
         assistant = Assistant(model, feed.home, actuator, settings.assistant, on_timer=ring)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import ssl
 import subprocess
 
+import aiomqtt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_assistant.config import MqttSettings
 from edge_assistant.errors import BrokerLoginError, InvalidValueError, SecretFileError
-from edge_assistant.mqtt.link import Backoff
+from edge_assistant.mqtt.broker import Address
+from edge_assistant.mqtt.link import Backoff, Link
+from edge_assistant.mqtt.topics import Topics
 
 
 @given(st.floats(0.01, 10), st.floats(10, 100), st.integers(1, 60))
@@ -77,6 +82,78 @@ async def test_a_lost_node_is_offline_by_its_will(mosquitto, settings, service, 
     assert (await someone.hear("assistant/home/state")).payload == b"online"
     await person(broker.port, identifier="node")
     assert (await someone.hear("assistant/home/state")).payload == b"offline"
+
+
+@contextlib.asynccontextmanager
+async def pretending(reply):
+    """Serve on a free port what `reply` makes of each packet, None hangs up: for brokers that are not at hand."""
+
+    async def talk(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                kind, length = await reader.readexactly(2)
+                if length > 127:
+                    length += 128 * ((await reader.readexactly(1))[0] - 1)
+                answer = reply(kind, await reader.readexactly(length))
+                if answer is None:
+                    break
+                writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        yield Address("127.0.0.1", server.sockets[0].getsockname()[1])
+
+
+CONNECT, SUBSCRIBE = 0x10, 0x82
+
+
+async def test_a_broker_that_does_not_know_mqtt_5_is_asked_in_3_1_1():
+    def old_broker(kind, body):
+        refused = kind == CONNECT and body[6] == 5
+        return bytes([0x20, 2, 0, refused]) if kind == CONNECT else b""
+
+    async with pretending(old_broker) as address:
+        link = Link(MqttSettings(broker=address.host), address, Topics("home", "home"))
+        with pytest.raises(aiomqtt.MqttError, match="Unsupported protocol version"):
+            async with link.connected():
+                pass
+        async with link.connected():
+            assert link.is_up
+            assert not link.mqtt5
+        assert not link.is_up
+
+
+async def test_a_topic_that_the_broker_does_not_let_us_read_is_named():
+    def strict_broker(kind, body):
+        return bytes([0x20, 3, 0, 0, 0]) if kind == CONNECT else bytes([0x90, 4, *body[:2], 0, 0x87])
+
+    async with pretending(strict_broker) as address:
+        link = Link(MqttSettings(broker=address.host), address, Topics("home", "home"))
+        async with link.connected() as client:
+            with pytest.raises(BrokerLoginError, match="may not read assistant/home/ask"):
+                await link.subscribe(client)
+
+
+async def test_a_broker_lost_in_the_middle_of_a_refusal_is_called_again(settings, service, scripted_model):
+    connected = []
+
+    def fainting_broker(kind, body):
+        if kind == CONNECT:
+            connected.append(body)
+            return bytes([0x20, 3, 0, 0, 0])
+        if kind == SUBSCRIBE:
+            return bytes([0x90, 4, *body[:2], 0, 0])
+        if b"online" not in body:
+            return None
+        topic = b"assistant/home/state"
+        after = body[2 + len(topic) :]
+        empty_question = bytes([0x30, 21, 0, 18]) + b"assistant/home/ask" + bytes([0])
+        return bytes([0x40, 2, *after[:2]]) + empty_question
+
+    async with pretending(fainting_broker) as address:
+        online = await service(scripted_model(str), settings(address.port))
+        await online.wait(3)
+    assert len(connected) >= 3
 
 
 @pytest.fixture
