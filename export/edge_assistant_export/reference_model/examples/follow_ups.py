@@ -1,0 +1,263 @@
+"""Second turns: the same elsewhere, the reverse, another value, the answer to a question back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edge_assistant.text.messages import Assistant, ToolCall
+from edge_assistant_export.reference_model import targets, values
+from edge_assistant_export.reference_model.examples import other
+from edge_assistant_export.reference_model.examples.actions import BRIGHT, COVERS, DIM, OFF, ON, Action
+from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker, calls, text
+from edge_assistant_export.reference_model.examples.commands import commanded, pick
+from edge_assistant_export.reference_model.examples.questions import predicate, said_states, subject
+from edge_assistant_export.reference_model.lexicon.names import COLORS, ITEMS
+
+if TYPE_CHECKING:
+    from edge_assistant.home.registry import Device
+    from edge_assistant_export.reference_model.homes import House
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was said before, and what it was about: the example, and for a question back the devices and the action."""
+
+    example: Example
+    devices: tuple[Device, ...] = ()
+    action: Action | None = None
+
+
+def ambiguous_turn(speaker: Speaker, house: House) -> Turn:
+    """Return a turn in which the model asked back."""
+    devices, word, act, question, pattern = other.ambiguous(speaker, house)
+    example = Example("ask-back", question, text(other.which(devices, word)), (pattern,))
+    return Turn(example, tuple(devices), act)
+
+
+def follow_up(speaker: Speaker, house: House, before: Turn) -> Example:
+    """Return something that only makes sense after the turn before."""
+    if before.action is not None:
+        return _chosen(speaker, house, before)
+    made = before.example.answer.calls
+    if not made:
+        return _about_it(speaker, house, before.example)
+    if len(made) != 1:
+        raise NoSuchQuestionError("follow-up")
+    call = made[0]
+    if call.name == "HassGetState":
+        return _after_list(speaker, house, call)
+    if call.name == "HassStartTimer":
+        question, pattern = speaker.say("cancel_that_timer")
+        named = {"name": call.arguments["name"]} if "name" in call.arguments else {}
+        return Example("follow-up", question, calls(("HassCancelTimer", named)), (pattern,))
+    if call.name == "HassListAddItem":
+        item = speaker.rng.choice([one for one in ITEMS if one != call.arguments["item"]])
+        question, pattern = speaker.say("another_item", names=frozenset(item.split()), x=item)
+        return Example("follow-up", question, calls((call.name, {**call.arguments, "item": item})), (pattern,))
+    if call.name == "HassCancelTimer" or _kind_of(house, call) in (None, "scene"):
+        raise NoSuchQuestionError("follow-up")
+    return _after_command(speaker, house, call)
+
+
+def _kind_of(house: House, call: ToolCall) -> str | None:
+    """Return the kind of what a call was aimed at, None for a mixture."""
+    slots = call.arguments
+    if "name" in slots:
+        kinds = {device.kind.word for device in house.devices
+                 if device.name == slots["name"] and slots.get("area", device.area) == device.area}
+        return kinds.pop() if len(kinds) == 1 else None
+    if "domain" not in slots:
+        return None
+    found = {device.kind.word for device in house.devices if device.domain == slots["domain"]
+             and device.device_class == slots.get("device_class", device.device_class)}
+    return found.pop() if len(found) == 1 else "cover" if slots["domain"] == "cover" else None
+
+
+def _target_of(call: ToolCall) -> dict[str, Any]:
+    return {slot: call.arguments[slot] for slot in ("name", "area", "floor", "domain", "device_class") if slot in call.arguments}
+
+
+def _rest_of(call: ToolCall) -> dict[str, Any]:
+    return {slot: value for slot, value in call.arguments.items() if slot not in _target_of(call)}
+
+
+def _after_command(speaker: Speaker, house: House, call: ToolCall) -> Example:
+    kind = _kind_of(house, call)
+    roll = speaker.rng.random()
+    if roll < 0.35:
+        return _same_elsewhere(speaker, house, call, kind)
+    if roll < 0.45 and "name" in call.arguments:
+        return _same_place(speaker, house, call)
+    intent, tool, extra, slots = _change(speaker, kind, call)
+    question, pattern = speaker.say(intent, **slots)
+    return Example("follow-up", question, calls((tool, {**_target_of(call), **extra})), (pattern,))
+
+
+def _same_elsewhere(speaker: Speaker, house: House, call: ToolCall, kind: str | None) -> Example:
+    """ "And the bedroom?", "and the desk lamp": the same tool and value, another target."""
+    rng = speaker.rng
+    if kind is None:
+        raise NoSuchQuestionError("follow-up")
+    if "name" in call.arguments:
+        others = [device for device in commanded(house) if device.domain == house_domain(house, call)
+                  and (device.name != call.arguments["name"] or device.area != call.arguments.get("area", device.area))]
+        device = pick(speaker, others)
+        target = targets.named(rng, house, device)
+        question, pattern = speaker.say("same_for", question=rng.random() < 0.4, names=target.names, x=target.text)
+        return Example("follow-up", question, calls((call.name, {**target.arguments, **_rest_of(call)})), (pattern,))
+    if "area" not in call.arguments:
+        raise NoSuchQuestionError("follow-up")
+    areas = {device.area for device in house.devices if targets.holds(device, kind) and device.area != call.arguments["area"]}
+    return _in_area(speaker, call, sorted(areas))
+
+
+def _in_area(speaker: Speaker, call: ToolCall, areas: list[str]) -> Example:
+    if not areas:
+        raise NoSuchQuestionError("follow-up")
+    rng = speaker.rng
+    area = rng.choice(areas)
+    question, pattern = speaker.say("same_in", question=rng.random() < 0.5, names=frozenset(area.lower().split()),
+                                    a=targets.area_said(rng, area))
+    return Example("follow-up", question, calls((call.name, {**call.arguments, "area": area})), (pattern,))
+
+
+def _same_place(speaker: Speaker, house: House, call: ToolCall) -> Example:
+    """ "Is it on?" after a command: the state of what was just spoken of."""
+    found = [device for device in house.devices if device.name == call.arguments["name"]
+             and device.area == call.arguments.get("area", device.area)]
+    return _state_of_it(speaker, found[0], with_area="area" in call.arguments)
+
+
+def _state_of_it(speaker: Speaker, device: Device, *, with_area: bool) -> Example:
+    rng = speaker.rng
+    who = subject(device, with_area=with_area)
+    if rng.random() < 0.5 or not said_states(device) or device.state is None:
+        question, pattern = speaker.say("how_is_it", question=True)
+        return Example("follow-up", question, text(f"{who} {predicate(device)}."), (pattern,))
+    wanted, ways = rng.choice(list(said_states(device).items()))
+    question, pattern = speaker.say("is_it", question=True, s=rng.choice(ways))
+    yes = device.state == wanted or (wanted == "on" and device.domain == "climate" and device.state != "off")
+    return Example("follow-up", question, text(f"{'Yes' if yes else 'No'}, {who} {predicate(device)}."), (pattern,))
+
+
+def house_domain(house: House, call: ToolCall) -> str:
+    """Return the domain of the device that a call names."""
+    return next(device.domain for device in house.devices if device.name == call.arguments["name"])
+
+
+def _change(speaker: Speaker, kind: str | None, call: ToolCall) -> tuple[str, str, dict[str, Any], dict[str, str]]:
+    """Return another thing to do to the same target: intent, tool, values, words."""
+    rng = speaker.rng
+    reverse = ON if call.name == OFF else OFF
+    percent = values.percentage(rng)
+    said = {"n": values.percentage_said(rng, percent)}
+    color = rng.choice(COLORS)
+    warmth = values.degrees(rng)
+    choices: list[tuple[str, str, dict[str, Any], dict[str, str]]] = []
+    if kind in ("light", "switch", "outlet", "fan", "media player", "climate"):
+        choices.append(("redo" if reverse == ON else "undo", reverse, {}, {}))
+    if kind == "light":
+        choices += [("it_brightness", "HassLightSet", {"brightness": percent}, said), ("it_color", "HassLightSet", {"color": color}, {"c": color}),
+                    ("it_dim", "HassLightSet", {"brightness": DIM}, {}), ("it_bright", "HassLightSet", {"brightness": BRIGHT}, {})]
+    if kind in COVERS:
+        choices += [("it_open" if reverse == ON else "it_close", reverse, {}, {}), ("it_half", "HassSetPosition", {"position": 50}, {}),
+                    ("it_position", "HassSetPosition", {"position": percent}, said)]
+    if kind == "lock":
+        choices.append(("it_lock" if reverse == ON else "it_unlock", reverse, {}, {}))
+    if kind == "climate":
+        choices.append(("it_climate", "HassClimateSetTemperature", {"temperature": warmth}, {"v": values.degrees_said(rng, warmth)}))
+    if kind == "media player":
+        choices.append(("it_volume", "HassSetVolume", {"volume_level": percent}, said))
+    if kind == "fan":
+        choices.append(("it_speed", "HassFanSetSpeed", {"percentage": percent}, said))
+    if not choices:
+        raise NoSuchQuestionError("follow-up")
+    return rng.choice(choices)
+
+
+_THEM = (("light", "them_off", OFF), ("light", "them_on", ON), ("switch", "them_off", OFF), ("fan", "them_off", OFF),
+         ("cover", "them_open", ON), ("cover", "them_close", OFF), ("lock", "them_lock", ON))
+
+
+def _after_list(speaker: Speaker, house: House, call: ToolCall) -> Example:
+    rng = speaker.rng
+    domain = call.arguments.get("domain")
+    reactions = [row for row in _THEM if row[0] == domain and call.arguments.get("state") not in (_RESULT[row[1]], None)]
+    if reactions and rng.random() < 0.5:
+        _, intent, tool = rng.choice(reactions)
+        question, pattern = speaker.say(intent)
+        return Example("follow-up", question, calls((tool, _target_of(call))), (pattern,))
+    if domain == "person" or "floor" in call.arguments:
+        raise NoSuchQuestionError("follow-up")
+    rest = {slot: value for slot, value in call.arguments.items() if slot != "area"}
+    areas = [area for area in house.areas if area != call.arguments.get("area")]
+    return _in_area(speaker, ToolCall(call.name, {"area": "", **rest}), areas)
+
+
+_RESULT = {"them_off": "off", "them_on": "on", "them_open": "open", "them_close": "closed", "them_lock": "locked"}
+
+
+def _about_it(speaker: Speaker, house: House, before: Example) -> Example:
+    """After a sentence about one device: its state again, or that of another."""
+    rng = speaker.rng
+    if before.kind not in ("yes-no", "state"):
+        if before.kind == "area-reading" and "temperature" in before.answer.text:
+            return _other_reading(speaker, house)
+        raise NoSuchQuestionError("follow-up")
+    device = pick(speaker, [device for device in house.devices if device.kind.states and device.domain != "person"])
+    target = targets.named(rng, house, device)
+    question, pattern = speaker.say("same_for", question=True, names=target.names, x=target.text)
+    if any(word in question.lower() for word in ("do ", "next", "repeat", "make", "handle")):
+        raise NoSuchQuestionError("follow-up")
+    who = subject(device, with_area="area" in target.arguments)
+    return Example("follow-up", question, text(f"{who} {predicate(device)}."), (pattern,))
+
+
+def _other_reading(speaker: Speaker, house: House) -> Example:
+    rng = speaker.rng
+    found = [device for device in house.devices if device.kind.word == "temperature" and device.state is not None
+             and sum(one.kind.word == "temperature" and one.area == device.area for one in house.devices) == 1]
+    area = pick(speaker, found).area
+    device = next(device for device in found if device.area == area)
+    question, pattern = speaker.say("same_in", question=True, names=frozenset(area.lower().split()), a=targets.area_said(rng, area))
+    if "do" in question.lower().split():
+        raise NoSuchQuestionError("follow-up")
+    answer = f"The temperature in {targets.the(area)} is {device.state} °C."
+    return Example("follow-up", question, Assistant(answer), (pattern,))
+
+
+def _chosen(speaker: Speaker, house: House, before: Turn) -> Example:
+    """The answer to a question back: one of the devices, by area, name or place in the list, or both."""
+    rng, act, devices = speaker.rng, before.action, before.devices
+    assert act is not None
+    device = rng.choice(devices)
+    slots: dict[str, str] = {}
+    names: frozenset[str] = frozenset()
+    chosen = [device]
+    intents = ["pick_area", "pick_name"] + (["pick_first", "pick_second", "pick_both"] if len(devices) == 2 else [])
+    intent = rng.choice([*intents, "pick_area", "pick_name"])
+    if intent == "pick_area":
+        if sum(one.area == device.area for one in devices) > 1:
+            raise NoSuchQuestionError("follow-up")
+        room = targets.lower(rng, device.area)
+        slots, names = {"a": targets.the(room), "b": room}, frozenset(device.area.lower().split())
+    elif intent == "pick_name":
+        same_name = sum(one.name.lower() == device.name.lower() for one in devices) > 1
+        first = device.name.lower().rsplit(" ", 1)[0]
+        if same_name or sum(first in one.name.lower() for one in devices) > 1 or " " not in device.name:
+            raise NoSuchQuestionError("follow-up")
+        said = rng.choice((first, f"{first} one", device.name.lower(), device.name.lower()))
+        slots, names = {"x": said}, frozenset(said.split())
+    elif intent == "pick_both":
+        chosen = list(devices)
+    else:
+        chosen = [devices[intent == "pick_second"]]
+    question, pattern = speaker.say(intent, names=names, **slots)
+    made = [(act.tool, {**_exact(house, one), **act.extra}) for one in chosen]
+    return Example("ask-back-answer", question, calls(*made), (pattern,))
+
+
+def _exact(house: House, device: Device) -> dict[str, str]:
+    """Return the slots that mean this device alone."""
+    return {"name": device.name} if targets.is_unique(house, device) else {"name": device.name, "area": device.area}

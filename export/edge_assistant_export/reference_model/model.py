@@ -1,0 +1,145 @@
+"""The model in torch, for training: Mistral's architecture with the parameter names of the Hugging Face layout.
+
+RMS norms before, grouped-query attention with rotary positions (halves convention), SwiGLU, tied embedding. Who sees
+whom and at which position comes from outside, so that packs of questions can be trained (`packing.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes, by the names of a Hugging Face config."""
+
+    vocab_size: int = 3072
+    hidden_size: int = 256
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 8
+    num_key_value_heads: int = 2
+    head_dim: int = 32
+    intermediate_size: int = 768
+    rope_theta: float = 10000.0
+    rms_norm_eps: float = 1e-5
+    max_position_embeddings: int = 1024
+
+    def config(self) -> dict[str, Any]:
+        """Return the document that goes to `config.json`."""
+        return {
+            "architectures": ["MistralForCausalLM"],
+            "model_type": "mistral",
+            **asdict(self),
+            "hidden_act": "silu",
+            "tie_word_embeddings": True,
+            "sliding_window": None,
+            "attention_dropout": 0.0,
+            "initializer_range": 0.02,
+            "use_cache": True,
+            "torch_dtype": "bfloat16",
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 11,
+        }
+
+
+class Attention(nn.Module):
+    """Grouped-query attention."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim
+        hidden, inner = shape.hidden_size, shape.num_attention_heads * shape.head_dim
+        self.q_proj = nn.Linear(hidden, inner, bias=False)
+        self.k_proj = nn.Linear(hidden, self.kv_heads * shape.head_dim, bias=False)
+        self.v_proj = nn.Linear(hidden, self.kv_heads * shape.head_dim, bias=False)
+        self.o_proj = nn.Linear(inner, hidden, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor) -> Tensor:
+        """`x` [batch, seq, hidden]; `cos`, `sin` [batch, 1, seq, head_dim]; `seen` bool [batch, 1, seq, seq]."""
+        batch, seq, _ = x.shape
+        q = _rotated(self.q_proj(x).view(batch, seq, self.heads, self.head_dim).transpose(1, 2), cos, sin)
+        k = _rotated(self.k_proj(x).view(batch, seq, self.kv_heads, self.head_dim).transpose(1, 2), cos, sin)
+        v = self.v_proj(x).view(batch, seq, self.kv_heads, self.head_dim).transpose(1, 2)
+        group = self.heads // self.kv_heads
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return self.o_proj(mixed.transpose(1, 2).reshape(batch, seq, -1))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [batch, seq, hidden]."""
+        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """Attention, then feed-forward, each behind its norm."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.self_attn = Attention(shape)
+        self.mlp = FeedForward(shape)
+        self.input_layernorm = nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor) -> Tensor:
+        """As `Attention.forward`."""
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, seen)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """What the Hugging Face layout calls `model`."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers))
+        self.norm = nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+
+
+class Mistral(nn.Module):
+    """The whole model; `state_dict()` has the names of a MistralForCausalLM with tied embedding."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.model = Decoder(shape)
+        frequencies = shape.rope_theta ** -(torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim)
+        self.register_buffer("frequencies", torch.cat([frequencies, frequencies]), persistent=False)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                narrow = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(parameter, std=0.02 / (2 * shape.num_hidden_layers) ** 0.5 if narrow else 0.02)
+
+    def forward(self, ids: Tensor, positions: Tensor, seen: Tensor, predicted: Tensor) -> Tensor:
+        """Return logits [batch, n, vocab] at the `predicted` positions [batch, n].
+
+        `ids` and `positions` [batch, seq], `seen` bool [batch, seq, seq] (query, key).
+        """
+        angles = positions[:, None, :, None].to(torch.float32) * self.frequencies
+        cos, sin, seen = angles.cos(), angles.sin(), seen[:, None]
+        x = self.model.embed_tokens(ids)
+        for layer in self.model.layers:
+            x = layer(x, cos, sin, seen)
+        x = torch.gather(x, 1, predicted[..., None].expand(-1, -1, x.shape[-1]))
+        return functional.linear(self.model.norm(x), self.model.embed_tokens.weight)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat([-second, first], -1) * sin
