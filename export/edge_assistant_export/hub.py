@@ -79,7 +79,7 @@ def _locate_folder(path: Path, revision: str | None) -> Location:
         if revision is not None:
             raise CheckpointError(path, f"revision {revision} cannot be had from a folder, only from a hub id")
         return Location(path, path.name, None)
-    if revision not in {None, path.name, _read_ref(path.parent.parent, revision or "")}:
+    if revision is not None and (_read_ref(path.parent.parent, revision) or revision) != path.name:
         raise CheckpointError(
             path, f"this snapshot is not revision {revision}; name the folder {path.parent.parent.name}"
         )

@@ -1,0 +1,271 @@
+"""Checkpoints: one model whatever its layout, type and number of files, and what lies beside the weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from edge_assistant.bundle import AssistantSpec
+from edge_assistant.errors import CheckpointError
+from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.safetensors_file import SafetensorsFile
+from edge_assistant_export.synth import synthesise
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+K = "model.layers.1.self_attn.k_proj.weight"
+
+
+def read_all(path) -> dict[str, np.ndarray]:
+    with Checkpoint.open(path) as checkpoint:
+        return {name: checkpoint.tensor(name) for name in names(checkpoint)}
+
+
+def names(checkpoint) -> list[str]:
+    layer = ("attention_norm", "q", "k", "v", "o", "ffn_norm", "gate", "up", "down")
+    head = [] if checkpoint.config.tied_embedding else ["lm_head"]
+    return [
+        "embedding",
+        "norm",
+        *head,
+        *(f"layers.{i}.{name}" for i in range(checkpoint.config.n_layers) for name in layer),
+    ]
+
+
+def rewrite(folder, change) -> None:
+    """Write the weights once more, after a change of theirs."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def reconfigure(folder, **changes) -> None:
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+# One model, many forms.
+
+
+@pytest.mark.parametrize("shape", [{}, {"head_dim": 32}, {"tie_word_embeddings": True}, {"sliding_window": 8}])
+def test_both_layouts_give_the_same_model(tiny_checkpoint, mistral_layout, tmp_path, shape):
+    ours = tiny_checkpoint(**shape)
+    theirs = mistral_layout(ours, tmp_path / "mistral")
+    with Checkpoint.open(ours) as one, Checkpoint.open(theirs) as other:
+        assert (one.layout, other.layout) == ("huggingface", "mistral")
+        assert one.config == other.config
+    expected, found = read_all(ours), read_all(theirs)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+
+
+@pytest.mark.parametrize("layout", ["huggingface", "mistral"])
+def test_shards_hold_what_one_file_holds(tmp_path, layout):
+    whole = synthesise("tiny", tmp_path / "whole", layout=layout)
+    sharded = synthesise("tiny", tmp_path / "sharded", layout=layout, shard_bytes=30_000)
+    assert len(list(sharded.glob("*.safetensors"))) > 3
+    expected, found = read_all(whole), read_all(sharded)
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_every_type_is_read_exactly(folder, dtype):
+    stored = load_file(folder / "model.safetensors")[K].astype(dtype)
+    rewrite(folder, lambda tensors: tensors.update({K: stored}))
+    with Checkpoint.open(folder) as checkpoint:
+        found = checkpoint.tensor("layers.1.k")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, stored.astype(np.float32))
+
+
+@pytest.mark.parametrize("layout", ["huggingface", "mistral"])
+@pytest.mark.parametrize("name", ["embedding", "norm", "layers.0.q", "layers.1.k", "layers.1.down"])
+@given(data=st.data())
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_are_the_rows_of_the_whole(tmp_path_factory, layout, name, data):
+    path = tmp_path_factory.getbasetemp() / f"rows-{layout}"
+    if not path.exists():
+        synthesise("tiny", path, layout=layout)
+    with Checkpoint.open(path) as checkpoint:
+        whole = checkpoint.tensor(name)
+        assert whole.shape == checkpoint.shape(name)
+        bound = st.integers(0, len(whole) + 3)
+        rows = slice(data.draw(bound), data.draw(bound))
+        np.testing.assert_array_equal(checkpoint.tensor(name, rows), whole[rows])
+
+
+def test_reading_some_rows_takes_the_memory_of_some_rows(tmp_path):
+    rows, width = 4096, 1024
+    save_file({"weight": np.ones((rows, width), ml_dtypes.bfloat16)}, tmp_path / "a.safetensors")
+    file = SafetensorsFile(tmp_path / "a.safetensors")
+    tracemalloc.start()
+    try:
+        for start in range(0, rows, 64):
+            assert file.read("weight", slice(start, start + 64)).sum() == 64 * width
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        file.close()
+    assert peak < 64 * width * (2 + 4 + 4)
+
+
+def test_the_language_part_of_a_model_that_sees_is_read(folder):
+    config = json.loads((folder / "config.json").read_text())
+    top = {"model_type": "mistral3", "tie_word_embeddings": False, "vision_config": {"model_type": "pixtral"}}
+    (folder / "config.json").write_text(json.dumps(top | {"text_config": config}))
+    expected = load_file(folder / "model.safetensors")
+    tensors = {f"language_model.{name}": tensor for name, tensor in expected.items()}
+    save_file(tensors | {"vision_tower.patch_conv.weight": np.ones(3)}, folder / "model.safetensors")
+    np.testing.assert_array_equal(read_all(folder)["layers.1.k"], expected[K])
+
+
+def test_a_head_beside_a_tied_embedding_is_the_embedding(tiny_checkpoint, tmp_path):
+    folder = Path(shutil.copytree(tiny_checkpoint(tie_word_embeddings=True), tmp_path / "tied"))
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].copy()}))
+    with Checkpoint.open(folder) as checkpoint, pytest.raises(KeyError):
+        checkpoint.tensor("lm_head")
+
+
+def test_weights_of_the_layout_that_has_them_are_read(folder, mistral_layout, tmp_path):
+    theirs = mistral_layout(folder, tmp_path / "mistral")
+    shutil.copy(folder / "config.json", theirs)
+    with Checkpoint.open(theirs) as checkpoint:
+        assert checkpoint.layout == "mistral"
+    shutil.copy(folder / "model.safetensors", theirs)
+    with Checkpoint.open(theirs) as checkpoint:
+        assert checkpoint.layout == "huggingface"
+
+
+def test_a_closed_checkpoint_holds_no_file(folder):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with Checkpoint.open(folder) as checkpoint:
+        assert len(list(Path("/proc/self/fd").iterdir())) > before
+    checkpoint.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# Configuration.
+
+
+def test_absent_keys_have_the_defaults_of_transformers(folder):
+    config = json.loads((folder / "config.json").read_text())
+    absent = (
+        "head_dim",
+        "rope_theta",
+        "rms_norm_eps",
+        "sliding_window",
+        "max_position_embeddings",
+        "tie_word_embeddings",
+    )
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if key not in absent}))
+    with Checkpoint.open(folder) as checkpoint:
+        found = checkpoint.config
+    assert (found.head_dim, found.rope_theta, found.norm_eps, found.sliding_window) == (16, 10_000.0, 1e-6, 4096)
+    assert (found.max_positions, found.tied_embedding) == (131_072, False)
+
+
+def test_rotary_parameters_are_read_in_the_newer_form(folder):
+    reconfigure(folder, rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 500_000.0})
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.config.rope_theta == 500_000.0
+
+
+@pytest.mark.parametrize(("window", "theta"), [(None, 1_000_000.0), (4096, 10_000.0)])
+def test_params_without_theta_have_that_of_their_time(tmp_path, window, theta):
+    path = synthesise("tiny", tmp_path / "tiny", layout="mistral")
+    params = json.loads((path / "params.json").read_text()) | {"sliding_window": window}
+    del params["rope_theta"]
+    (path / "params.json").write_text(json.dumps(params))
+    with Checkpoint.open(path) as checkpoint:
+        assert checkpoint.config.rope_theta == theta
+
+
+# What lies beside the weights.
+
+
+def test_a_checkpoint_without_a_tokenizer_says_what_to_put_there(folder):
+    (folder / "tokenizer.json").unlink()
+    with (
+        Checkpoint.open(folder) as checkpoint,
+        pytest.raises(CheckpointError, match=r"no tokenizer: put the tekken\.json"),
+    ):
+        checkpoint.tokenizer_json()
+
+
+def test_the_tokenizer_of_another_model_is_refused(folder, tmp_path):
+    shutil.copy(synthesise("tiny", tmp_path / "larger") / "tokenizer.json", folder)
+    with Checkpoint.open(folder) as checkpoint, pytest.raises(CheckpointError, match=r"512 tokens.*rows for 270"):
+        checkpoint.tokenizer_json()
+
+
+def test_control_tokens_are_known_by_name(folder):
+    with Checkpoint.open(folder) as checkpoint:
+        ids = checkpoint.special_ids()
+    assert (ids["<s>"], ids["</s>"], ids["[INST]"]) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "version"),
+    [
+        (None, "v7-tekken"),
+        ({"chat_template": "{{ '[INST]' }}"}, "v7-tekken"),
+        ({"chat_template": [{"name": "default", "template": "[INST]"}]}, "v7-tekken"),
+        ({"bos_token": "<s>"}, None),
+    ],
+)
+def test_a_tokenizer_configuration_without_template_is_a_base_model(folder, config, version):
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.instruct == version
+
+
+def test_a_model_without_control_tokens_has_no_chat(stories):
+    with Checkpoint.open(stories) as checkpoint:
+        assert checkpoint.instruct is None
+        assert checkpoint.special_ids() == {"<unk>": 0, "<s>": 1, "</s>": 2}
+
+
+def test_a_template_with_inst_in_plain_text_is_version_1(stories, tmp_path):
+    folder = Path(shutil.copytree(stories, tmp_path / "v1"))
+    folder.chmod(0o755)
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}[INST] {{ message }} [/INST]")
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.instruct == "v1"
+
+
+def test_the_assistant_is_read(folder):
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.assistant is None
+        (folder / "assistant.json").write_text('{"system": "Be kind.", "tools": "learnt"}')
+        assert checkpoint.assistant == AssistantSpec("Be kind.", "learnt")
+        (folder / "assistant.json").write_text('{"system": "Be kind."}')
+        with pytest.raises(CheckpointError, match="tools"):
+            _ = checkpoint.assistant
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        (None, None),
+        ("# A model", None),
+        ("---\nlicense: apache-2.0\n---\n# A model", "apache-2.0"),
+        ("---\nlicense: other\nlicense_name: mrl\n---\n", "mrl"),
+        ("---\n- a: [\n---\n", None),
+    ],
+)
+def test_the_licence_is_that_of_the_card(folder, card, licence):
+    if card is not None:
+        (folder / "README.md").write_text(card)
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.licence == licence

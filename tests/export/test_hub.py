@@ -1,0 +1,233 @@
+"""Where a checkpoint lies: a folder, a folder of the hub's cache, or the hub.
+
+The hub is a server on loopback that speaks its protocol, asked by the real client in a process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+
+from edge_assistant.errors import CheckpointError
+from edge_assistant_export.checkpoint import Checkpoint
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OPEN = """
+import sys
+from edge_assistant.errors import ExportError
+from edge_assistant_export.checkpoint import Checkpoint
+try:
+    with Checkpoint.open(*sys.argv[1:]) as checkpoint:
+        print(checkpoint.layout, checkpoint.source_name, checkpoint.revision, len(checkpoint.tokenizer_json()) > 0)
+except ExportError as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves `tiny/model`, and `tiny/gated`, whose files are refused; `fetched` is what was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder = folder
+        self.fetched: set[str] = set()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        parts = unquote(urlparse(self.path).path).strip("/").split("/")
+        if parts[:2] == ["api", "models"]:
+            self._describe("/".join(parts[2:4]), parts[4:])
+        elif parts[2:4] != ["resolve", COMMIT]:
+            self._send(404, b"", {})
+        elif parts[1] == "gated":
+            self._send(403, b"", {"X-Error-Code": "GatedRepo"})
+        else:
+            self._send_file(parts[-1])
+
+    def _describe(self, name: str, rest: list[str]) -> None:
+        if name not in {"tiny/model", "tiny/gated"}:
+            return self._send(401, b"", {"X-Error-Code": "RepoNotFound"})
+        if rest[1:] and rest[1] not in {"main", COMMIT}:
+            return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        files = sorted(self.server.folder.iterdir())
+        if rest[:1] == ["tree"]:
+            tree = [
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": etag(file)} for file in files
+            ]
+            return self._send(200, json.dumps(tree).encode(), {})
+        siblings = [{"rfilename": file.name} for file in files]
+        return self._send(200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode(), {})
+
+    def _send_file(self, name: str) -> None:
+        self.server.fetched.add(name)
+        file = self.server.folder / name
+        self._send(200, file.read_bytes(), {"ETag": f'"{etag(file)}"', "X-Repo-Commit": COMMIT})
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def etag(file: Path) -> str:
+    return hashlib.sha1(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def hub(tiny_checkpoint, mistral_layout, tmp_path):
+    """Serve a repository that holds a checkpoint in both layouts, as Mistral's own do."""
+    folder = mistral_layout(tiny_checkpoint(), tmp_path / "repository")
+    for file in tiny_checkpoint().iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    (folder / "training.log").write_text("not needed")
+    with Hub(folder) as server:
+        thread = threading.Thread(target=server.serve_forever, name="hub")
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def open_checkpoint(tmp_path):
+    """Return a function that opens a hub id, in a process and with a cache of its own, and returns what is said."""
+
+    def open_checkpoint(address: tuple[str, int], *arguments: str, offline: bool = False) -> str:
+        environment = {
+            "HF_ENDPOINT": f"http://{address[0]}:{address[1]}",
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_OFFLINE": "1" if offline else "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "PYTHONPATH": ":".join(sys.path),
+        }
+        command = [sys.executable, "-c", OPEN, *arguments]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    return open_checkpoint
+
+
+def test_a_hub_id_is_fetched_once_and_in_one_layout(hub, open_checkpoint):
+    expected = f"huggingface tiny/model {COMMIT} True"
+    assert open_checkpoint(hub.server_address, "tiny/model") == expected
+    assert hub.fetched == {"config.json", "params.json", "model.safetensors", "tokenizer.json", "README.md"}
+    hub.fetched.clear()
+    assert open_checkpoint(hub.server_address, "tiny/model", "main") == expected
+    assert hub.fetched == set()
+    assert open_checkpoint(hub.server_address, "tiny/model", offline=True) == expected
+
+
+def test_the_other_layout_is_fetched_where_there_is_only_that(hub, open_checkpoint):
+    (hub.folder / "model.safetensors").unlink()
+    assert open_checkpoint(hub.server_address, "tiny/model") == f"mistral tiny/model {COMMIT} True"
+    assert "consolidated.safetensors" in hub.fetched
+
+
+def test_the_shards_of_the_index_are_fetched(hub, open_checkpoint):
+    (hub.folder / "model.safetensors").rename(hub.folder / "weights-of-tiny.safetensors")
+    from safetensors import safe_open
+
+    with safe_open(hub.folder / "weights-of-tiny.safetensors", "numpy") as file:
+        index = {"weight_map": dict.fromkeys(file.keys(), "weights-of-tiny.safetensors")}
+    (hub.folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert open_checkpoint(hub.server_address, "tiny/model") == f"huggingface tiny/model {COMMIT} True"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("tiny/gated",), ("HubAccessError", "gated", "https://huggingface.co/tiny/gated", "hf auth login")),
+        (("tiny/absent",), ("HubAccessError", "no such model, or it is private", "hf auth login")),
+        (("tiny/model", "v9"), ("HubAccessError", "no revision v9", "tree/main")),
+    ],
+)
+def test_what_the_hub_does_not_give_is_explained(hub, open_checkpoint, arguments, said):
+    answer = open_checkpoint(hub.server_address, *arguments)
+    for part in said:
+        assert part in answer
+
+
+def test_without_a_network_the_error_says_how_to_go_on(hub, open_checkpoint):
+    answer = open_checkpoint(hub.server_address, "tiny/model", offline=True)
+    assert answer.startswith("HubAccessError: tiny/model cannot be had from the hub: the hub cannot be reached")
+    assert "hf download tiny/model" in answer
+
+
+# A folder of the cache, and what is neither.
+
+
+@pytest.fixture
+def cache(folder, tmp_path) -> Path:
+    """Return a folder laid out as the hub's cache is, with links to blobs."""
+    root = tmp_path / "models--tiny--Tiny-7B-v0.1"
+    snapshot = root / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (root / "blobs").mkdir()
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(COMMIT)
+    for number, file in enumerate(folder.iterdir()):
+        shutil.move(file, root / "blobs" / str(number))
+        (snapshot / file.name).symlink_to(Path("..") / ".." / "blobs" / str(number))
+    return root
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+@pytest.mark.parametrize("inside", ["", f"snapshots/{COMMIT}"])
+def test_a_folder_of_the_hubs_cache_is_known_by_its_name(cache, inside, revision):
+    with Checkpoint.open(cache / inside, revision) as checkpoint:
+        assert checkpoint.source_name == "tiny/Tiny-7B-v0.1"
+        assert checkpoint.revision == COMMIT
+        assert checkpoint.tensor("norm").shape == (64,)
+
+
+def test_a_revision_that_the_cache_does_not_hold_is_named(cache):
+    with pytest.raises(CheckpointError, match=f"no revision v2; there is {COMMIT}"):
+        Checkpoint.open(cache, "v2")
+    with pytest.raises(CheckpointError, match="not revision v2"):
+        Checkpoint.open(cache / "snapshots" / COMMIT, "v2")
+
+
+def test_a_plain_folder_has_no_revision(folder):
+    with Checkpoint.open(folder) as checkpoint:
+        assert (checkpoint.source_name, checkpoint.revision) == ("checkpoint", None)
+    with pytest.raises(CheckpointError, match="only from a hub id"):
+        Checkpoint.open(folder, "main")
+
+
+@pytest.mark.parametrize("name", ["no-such-folder", "/no/such/folder", "./a/b/c", ""])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError):
+        Checkpoint.open(name)
+
+
+def test_a_file_is_not_a_checkpoint(folder):
+    with pytest.raises(CheckpointError, match="name the folder"):
+        Checkpoint.open(folder / "model.safetensors")
