@@ -189,7 +189,7 @@ def worn(rng: Random, text: str, *, question: bool, names: frozenset[str] = froz
     """Return the sentence as typed: case, closing mark, now and then a typo outside `names` or a lost article."""
     words = text.split(" ")
     if rng.random() < 0.08:
-        words = [word for word in words if word not in ("the", "a", "my")] or words
+        words = [word for word in words if word not in ("the", "a", "my") or word in names] or words
     if rng.random() < 0.07:
         at = rng.randrange(len(words))
         if words[at] not in names:

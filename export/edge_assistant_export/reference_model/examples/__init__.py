@@ -33,7 +33,7 @@ MAKERS: tuple[tuple[Callable[[Speaker, House], Example], float], ...] = (
     (other.absent, 9),
     (other.absent_floor, 0.5),
     (other.ask_back, 8),
-    (other.partial, 2),
+    (other.partial, 3),
     (other.event, 3),
     (other.chat, 6),
 )

@@ -34,7 +34,8 @@ def _foreign_name(speaker: Speaker, house: House, kind: str) -> str:
     rng = speaker.rng
     name = made_up.name(rng, rng.choice(DEVICES[kind]).split(" ")[-1]) if rng.random() < 0.5 else rng.choice(DEVICES[kind])
     known = _words_of(house)
-    if any(name in word or word in name or word.endswith(name.split(" ")[-1]) for word in known) or name in KIND_WORDS[kind][0]:
+    kind_words = {word for one in COMMANDED for word in KIND_WORDS[one][0]}
+    if any(name in word or word in name or word.endswith(name.split(" ")[-1]) for word in known) or name in kind_words:
         raise NoSuchQuestionError("absent")
     return name
 
@@ -138,13 +139,28 @@ def _asked(speaker: Speaker, target: Target, answer: str, *, questions: bool = T
     return Example("absent", one.question, text(answer), one.patterns)
 
 
-def askable(house: House) -> list[tuple[str, list[Device]]]:
-    """Return the last words of names that several devices of one sort share, with those devices."""
+def _by_last_word(house: House) -> dict[str, list[Device]]:
+    """Return for each word that a bare "the ..." may say the devices it can mean.
+
+    The last words of names come first; a word for a kind means all devices of the kind where no name holds it.
+    """
     found: dict[str, list[Device]] = {}
     for device in house.devices:
         found.setdefault(device.name.lower().split(" ")[-1], []).append(device)
+    spoken = {word for device in house.devices for word in f"{device.area} {device.name}".lower().split()}
+    spoken |= {word.removesuffix("s") for word in spoken}
+    for kind in COMMANDED:
+        members = [device for device in house.devices if device.kind.word == kind]
+        for word in KIND_WORDS[kind][0][:2]:
+            if members and word not in (*spoken, "music", "thermostat") and not spoken.intersection(word.split()):
+                found[word] = members
+    return found
+
+
+def askable(house: House) -> list[tuple[str, list[Device]]]:
+    """Return the words that fit several devices of one sort, with those devices."""
     return [
-        (word, devices) for word, devices in found.items()
+        (word, devices) for word, devices in _by_last_word(house).items()
         if len(devices) > 1 and all(device.kind.word in COMMANDED for device in devices)
         and len({device.domain for device in devices}) == 1 and not word.isdigit()
         and not any(word in device.area.lower() for device in devices)
@@ -180,16 +196,17 @@ def ask_back(speaker: Speaker, house: House) -> Example:
 
 
 def partial(speaker: Speaker, house: House) -> Example:
-    """The last word of a name stands for the one device that it fits."""
+    """The last word of a name, or the word for its kind, stands for the one device that it fits."""
     rng = speaker.rng
-    words = [device.name.lower().split(" ")[-1] for device in house.devices]
-    alone = [device for device in commanded(house) if " " in device.name and words.count(device.name.lower().split(" ")[-1]) == 1
-             and sum(device.name.lower().split(" ")[-1] in f"{one.area} {one.name}".lower().split() for one in house.devices) == 1
-             and not device.name.split(" ")[-1].isdigit()]
-    device = pick(speaker, alone)
-    word = device.name.lower().split(" ")[-1]
-    if any(word in plural for _, plural in KIND_WORDS.values()):
+    said_alone = [
+        (word, devices[0]) for word, devices in _by_last_word(house).items()
+        if len(devices) == 1 and devices[0].kind.word in COMMANDED and devices[0].name.lower() != word and not word.isdigit()
+        and not any(word in plural for _, plural in KIND_WORDS.values())
+        and sum(word in f"{one.area} {one.name}".lower().split() for one in house.devices) <= 1
+    ]
+    if not said_alone:
         raise NoSuchQuestionError("partial")
+    word, device = rng.choice(said_alone)
     target = Target(rng.choice((f"the {word}", f"the {word}", word)), {"name": device.name}, device.kind.word, frozenset([word]))
     one = said(speaker, target, action(rng, device.kind.word))
     return Example("partial-name", one.question, one.answer, one.patterns)

@@ -11,7 +11,7 @@ COMMANDS: dict[str, str] = {
 (set|bring|throw|stick|whack|move|toggle|change|flick over|turn over) {t} (to on|on|to the on position|into the on state)
 (have|get|keep|leave|make sure to have|try to get) {t} (on|running|going|switched on|turned on|powered on|working|up and running)
 (make|let) {t} (go on|come on|turn on|run|work|start|switch on|power on|be on)
-(make sure|see to it|ensure|check that|take care) (that|) {t} (is|are|goes|gets|comes) (on|turned on|switched on)
+(make sure|see to it|ensure|take care) (that|) {t} (is|are|goes|gets|comes) (on|turned on|switched on)
 (give|send) {t} (power|some power|electricity|current|juice)
 (put|set|get) {t} (in operation|to work|in motion|into action)
 (try|start|think about) (turning|switching|putting|powering) on {t}
@@ -55,7 +55,7 @@ someone (turn|switch|put) on {t}
 (set|bring|throw|move|toggle|change|flick over|turn over) {t} (to off|off|to the off position|into the off state)
 (have|get|keep|leave|make sure to have|try to get) {t} (off|stopped|switched off|turned off|powered off|shut off|shut down)
 (make|let) {t} (go off|go out|turn off|stop|switch off|power off|be off|rest|shut down)
-(make sure|see to it|ensure|check that|take care) (that|) {t} (is|are|goes|gets) (off|turned off|switched off|out)
+(make sure|see to it|ensure|take care) (that|) {t} (is|are|goes|gets) (off|turned off|switched off|out)
 (cut|take|kill|remove|stop) the (power|electricity|current|juice) (to|from|for|of) {t}
 (put|set|take) {t} (out of operation|to rest|out of action|to sleep)
 (try|think about) (turning|switching|putting|powering) off {t}
@@ -186,7 +186,7 @@ it (would|'d) be (nice|great|good|lovely) (if|to have) {t} (was closed|were clos
     "lock": """
 (lock|bolt|secure|lock up|latch|bar|double lock|fasten) {t}
 (put|get|keep|leave|have) {t} (locked|bolted|secured|latched|under lock)
-(make sure|see to it|ensure|check that|take care) (that|) {t} (is|are|gets|get) (locked|bolted|secured|locked up)
+(make sure|see to it|ensure|take care) (that|) {t} (is|are|gets|get) (locked|bolted|secured|locked up)
 (lock|bolt) {t} (up|tight|for the night|properly|behind me|for me)
 (make|set) {t} (secure|to locked|to lock)
 (engage|activate|turn on|close) {t}
@@ -208,7 +208,7 @@ lock: {t}
     "unlock": """
 (unlock|unbolt|unlatch|release|undo|unfasten|unbar|unseal) {t}
 (put|get|keep|leave|have) {t} (unlocked|unbolted|released)
-(make sure|see to it|ensure|check that) (that|) {t} (is|are|gets|get) (unlocked|unbolted|released)
+(make sure|see to it|ensure) (that|) {t} (is|are|gets|get) (unlocked|unbolted|released)
 (unlock|open) {t} (for me|for the guests|for us|for the postman|for her|for him|for the cleaner)
 (make|set) {t} (to unlocked|to unlock|unlocked)
 (disengage|deactivate|turn off|open|open up) {t}
@@ -290,7 +290,8 @@ the (floor|carpet|floors) (is|looks|are) (dirty|dusty|filthy|a mess) , (start|se
 (pause|hold|freeze|suspend|interrupt|halt|stop) {t}
 (pause|stop|hold|interrupt|halt) (the music|the movie|the film|the song|playback|the playback|the show|playing|the podcast|the video) (on|from|at) {t}
 (put|set) {t} (on pause|on hold|to pause)
-(stop|make) {t} (from playing|playing|pause|stop|stop playing|be quiet for a moment)
+stop {t} (from playing|playing)
+make {t} (pause|stop|stop playing|be quiet for a moment|wait)
 (have|let|tell|get) {t} (pause|to pause|stop for a moment|to stop playing|take a break|wait)
 """,
     "pause.free": """

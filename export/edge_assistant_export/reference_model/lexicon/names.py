@@ -7,7 +7,7 @@ dining room|laundry room|pantry|terrace|balcony|porch|patio|shed|workshop|cellar
 stairs|landing|corridor|kids room|master bedroom|children's room|conservatory|greenhouse|driveway|front yard|backyard|pool|
 sauna|utility room|toilet|wardrobe|closet|storage room|music room|tv room|home office|ensuite|loft|mudroom|foyer|studio|
 sunroom|boiler room|bike room|server room|spare room|family room|Anna's room|Tom's room|room 1|room 2|room 3|bedroom 2|
-barn|stable|workroom|games room|cinema|bar|veranda|roof terrace|carport|front door|yard|courtyard|summer house|hobby room|
+barn|stable|workroom|games room|cinema|bar|veranda|roof terrace|carport|yard|courtyard|summer house|hobby room|
 guest bathroom|shower room|dressing room|reading corner|fireplace room|parlour|vestibule|kitchenette|breakfast nook|
 Wohnzimmer|Küche|Schlafzimmer|Flur|salon|cuisine|chambre|cocina|dormitorio|soggiorno""".replace("\n", "").split("|")
 

@@ -8,9 +8,9 @@ is {d} {s}
 is {d} (still|currently|already|now|really|actually|even|by any chance|perhaps|maybe) {s}
 (do you know|can you tell me|could you tell me|can you see|could you check|can you check|tell me|check|see|would you check|i wonder|i'd like to know|i want to know|find out|look) (if|whether) {d} is {s}
 (did|have|has) (i|we|someone|anyone|somebody|the kids|they) (leave|left|forget) {d} {s}
-{d} {s} (or not|right|no|)
+{d} {s} (or not|, right|, no|or what|, is it|, correct)
 {d} is {s} , (right|isn't it|correct|yes|no|or)
-(check|verify|confirm|make sure) that {d} is {s}
+(check|verify|confirm|double check) that {d} is {s}
 isn't {d} {s}
 (would|could) {d} be {s}
 (i think|i believe|i guess|i hope|i suppose|it seems) {d} is {s} , (right|is it|correct|am i right)
@@ -261,8 +261,8 @@ how many {ks} (did i leave|did we leave|have i left|were left) {s} {w}
 (tell me|can you tell me|do you know) (which|how many|what) {ks} are {s} {w}
 (the number|number) of {ks} {s} {w}
 any {ks} {s} {w}
-{ks} {s} {w}
-all {ks} {s} {w}
+{ks} {s} {w} (or not|, yes or no)
+{ks} that are {s} {w}
 (have|has) (any|all) {ks} been left {s} {w}
 (is it true that|am i right that) all {ks} are {s} {w}
 are there {ks} {w} that are {s}
