@@ -11,6 +11,9 @@ VENV := .venv
 OPTIMUM := .venv-optimum
 GENAI := .venv-genai
 BENCH := .venv-bench
+BUILDER := .venv-builder
+DATA := build/bench
+LAYERS ?= 32
 PROJECTS := pyproject.toml export/pyproject.toml
 PIP_INSTALL := bin/python -m pip --disable-pip-version-check install --quiet
 CLONE := --editable '.[mqtt]' --editable ./export
@@ -41,13 +44,21 @@ check: $(VENV)/.dev  ## lint, formatting, types, import directions, contents of 
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m pytest --quiet tests/test_house.py
 
-bench: $(BENCH)/.bench  ## measure decode, export and MQTT beside llama.cpp (an hour, 40 GB of disk)
-	$(BENCH)/bin/python benchmarks/decode.py
-	$(BENCH)/bin/python benchmarks/export.py
+bench: $(BENCH)/.bench $(BUILDER)/.builder  ## measure decode, export and MQTT beside others (hours; LAYERS=32 takes 40 GB of disk)
+	@mkdir -p $(DATA)
+	test -d $(DATA)/7b || $(BENCH)/bin/edge-assistant-export synth --shape mistral-7b --layers $(LAYERS) $(DATA)/7b
+	test -d $(DATA)/1b || $(BENCH)/bin/edge-assistant-export synth --shape 1b $(DATA)/1b
+	for block in 32 128; do test -d $(DATA)/int4-b$$block || \
+	    $(BENCH)/bin/edge-assistant-export model $(DATA)/7b $(DATA)/int4-b$$block --block-size $$block || exit 1; done
+	test -f $(DATA)/twin.gguf || $(BENCH)/bin/python benchmarks/gguf_twin.py --layers $(LAYERS) $(DATA)/twin.gguf
+	$(BENCH)/bin/python benchmarks/decode.py --bundle int4-b32=$(DATA)/int4-b32 --bundle int4-b128=$(DATA)/int4-b128 \
+	    --gguf $(DATA)/twin.gguf
+	$(BENCH)/bin/python benchmarks/export.py $(DATA)/7b --scratch $(DATA)
+	$(BENCH)/bin/python benchmarks/export.py $(DATA)/1b --scratch $(DATA) --builder-python $(BUILDER)/bin/python
 	$(BENCH)/bin/python benchmarks/mqtt.py
 
 clean:  ## remove the environments and what tools left behind
-	rm -rf $(VENV) $(OPTIMUM) $(GENAI) $(BENCH) build *.egg-info export/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OPTIMUM) $(GENAI) $(BENCH) $(BUILDER) build *.egg-info export/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 # An environment is made once, and filled again when a pyproject.toml has changed.
 
@@ -78,6 +89,11 @@ $(GENAI)/.oracle: $(PROJECTS) | $(GENAI)/bin/python
 $(BENCH)/.bench: $(PROJECTS) | $(BENCH)/bin/python
 	@$(call apt,$(BENCH_PACKAGES))
 	$(BENCH)/$(PIP_INSTALL) $(CLONE)[bench]
+	@touch $@
+
+$(BUILDER)/.builder: $(PROJECTS) | $(BUILDER)/bin/python
+	$(BUILDER)/$(PIP_INSTALL) --extra-index-url $(TORCH_INDEX) torch==2.13.0
+	$(BUILDER)/$(PIP_INSTALL) onnxruntime-genai 'transformers>=5' onnx_ir onnxruntime
 	@touch $@
 
 # Install those of the named packages that are missing; a second run touches nothing.
