@@ -44,6 +44,8 @@ _IGNORED: Final = (
     "pre_mm_projector_norm.",
 )
 _IGNORED_ENDING: Final = ".rotary_emb.inv_freq"
+# Vocabularies of version 3 may name the control tokens of version 7 already; their templates do not use them.
+_WITHOUT_SYSTEM_PROMPT: Final[Mapping[InstructVersion, InstructVersion]] = {"v7": "v3", "v7-tekken": "v3-tekken"}
 # How the language part of a model that sees is set apart in Hugging Face's layout.
 _TEXT_PREFIX: Final = "language_model."
 
@@ -145,13 +147,18 @@ class Checkpoint:
     def instruct(self) -> InstructVersion | None:
         """The format of a chat, None for a model without one, or with one that the runtime does not know.
 
-        A folder with a tokenizer_config.json that holds no chat template is a base model's; else the vocabulary says.
+        Where there is a chat template, it must be one of Mistral's; a tokenizer_config.json that holds none is a base
+        model's. Without either the vocabulary alone says.
         """
         template = self._chat_template()
-        if template == "":
+        if template is not None and "[INST]" not in template:
             return None
         version = self._vocabulary.instruct
-        return "v1" if version is None and "[INST]" in (template or "") else version
+        if "[INST]" not in self._vocabulary.special_ids:
+            return version if template is None else "v1"
+        if template is not None and "[SYSTEM_PROMPT]" not in template and version is not None:
+            return _WITHOUT_SYSTEM_PROMPT.get(version, version)
+        return version
 
     def _chat_template(self) -> str | None:
         """Return the chat template, empty where the tokenizer's configuration has none, None without configuration."""

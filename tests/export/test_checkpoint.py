@@ -218,12 +218,14 @@ def test_control_tokens_are_known_by_name(folder):
     ("config", "version"),
     [
         (None, "v7-tekken"),
-        ({"chat_template": "{{ '[INST]' }}"}, "v7-tekken"),
-        ({"chat_template": [{"name": "default", "template": "[INST]"}]}, "v7-tekken"),
+        ({"chat_template": "{{ '[SYSTEM_PROMPT]' }} {{ '[INST]' }}"}, "v7-tekken"),
+        ({"chat_template": [{"name": "default", "template": "[SYSTEM_PROMPT] [INST]"}]}, "v7-tekken"),
+        ({"chat_template": "{{ '[INST]' }}"}, "v3-tekken"),
+        ({"chat_template": "{{ '<|im_start|>' }}"}, None),
         ({"bos_token": "<s>"}, None),
     ],
 )
-def test_a_tokenizer_configuration_without_template_is_a_base_model(folder, config, version):
+def test_the_chat_template_says_which_format_it_is(folder, config, version):
     if config is not None:
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
     with Checkpoint.open(folder) as checkpoint:
