@@ -10,12 +10,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from edge_assistant.bundle import Bundle
 from edge_assistant.engine import Timing, Usage
 from edge_assistant.errors import ContextOverflowError
 from edge_assistant.text.chat import Reply
 from edge_assistant.text.messages import Assistant, Message, ToolCall
+
+# No test depends on how fast the machine is.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 STORIES = Path(__file__).parents[2] / "shared" / "checkpoints" / "stories260K"
 

@@ -31,6 +31,11 @@ def serve(args: Namespace) -> int:
 async def _until_terminated(model: ChatModel, settings: Settings) -> None:
     service = asyncio.create_task(serve_mqtt(model, settings), name="serve")
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, service.cancel)
-    await asyncio.wait([service])
+    try:
+        await asyncio.wait([service])
+    except asyncio.CancelledError:  # Ctrl-C: the service still says goodbye before its broker ends
+        service.cancel()
+        await asyncio.wait([service])
+        raise
     if not service.cancelled():
         await service
