@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
-CHECKPOINT = Path("models/home-mini/checkpoint")
+MODEL = Path("models/home-mini")
+CHECKPOINT = MODEL / "checkpoint"
 
 
 def main() -> None:
     """Run one step."""
+    arguments = _parser().parse_args()
+    arguments.run(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m edge_assistant_export.reference_model", description=__doc__)
-    steps = parser.add_subparsers(dest="step", required=True)
+    steps = parser.add_subparsers(required=True)
+
     tokenizer = steps.add_parser("tokenizer", help="learn the vocabulary and write tokenizer.json")
     tokenizer.add_argument("--out", type=Path, default=CHECKPOINT / "tokenizer.json")
+    tokenizer.set_defaults(run=_tokenizer)
+
     train = steps.add_parser("train", help="train, going on from the folder's state where there is one")
     train.add_argument("--state", type=Path, required=True, help="folder of the state and the log")
     train.add_argument("--tokenizer", type=Path, default=CHECKPOINT / "tokenizer.json")
@@ -22,14 +32,34 @@ def main() -> None:
     train.add_argument("--decay-tokens", type=int, help="tokens over which the learning rate falls to nothing")
     train.add_argument("--threads", type=int, default=1)
     train.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
-    if arguments.step == "tokenizer":
-        from edge_assistant_export.reference_model.tokenizer import save
+    train.add_argument("--compile", action="store_true", help="compile the model (needs a C++ compiler): a fifth faster")
+    train.set_defaults(run=_train)
 
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        save(arguments.out)
-    else:
-        _train(arguments)
+    save = steps.add_parser("save", help="write a training state as a checkpoint in the Hugging Face layout")
+    save.add_argument("--state", type=Path, required=True, help="a state.pt")
+    save.add_argument("--tokenizer", type=Path, default=CHECKPOINT / "tokenizer.json")
+    save.add_argument("--out", type=Path, default=CHECKPOINT)
+    save.set_defaults(run=_save)
+
+    evaluate = steps.add_parser("evaluate", help="exact match by kind on the held-out splits; the last line is JSON")
+    which = evaluate.add_mutually_exclusive_group(required=True)
+    which.add_argument("--state", type=Path, help="a state.pt (needs torch)")
+    which.add_argument("--checkpoint", type=Path, help="a checkpoint folder (needs torch)")
+    which.add_argument("--bundle", type=Path, help="an exported bundle, on the board's engine")
+    evaluate.add_argument("--tokenizer", type=Path, default=CHECKPOINT / "tokenizer.json", help="with --state")
+    evaluate.add_argument("--splits", default="abc")
+    evaluate.add_argument("--count", type=int, default=1200, help="questions of (a) and of (b)")
+    evaluate.add_argument("--threads", type=int, default=1)
+    evaluate.add_argument("--misses", action="store_true", help="print every miss")
+    evaluate.set_defaults(run=_evaluate)
+    return parser
+
+
+def _tokenizer(arguments: argparse.Namespace) -> None:
+    from edge_assistant_export.reference_model.tokenizer import save
+
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    save(arguments.out)
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -39,13 +69,49 @@ def _train(arguments: argparse.Namespace) -> None:
     from edge_assistant_export.reference_model.train import Recipe, Run, train
 
     torch.set_num_threads(arguments.threads)
-    run = Run(Recipe(), Tokenizer(arguments.tokenizer), arguments.state, arguments.device)
+    tokenizer = Tokenizer(arguments.tokenizer)
+    run = Run(Recipe(), tokenizer, arguments.state, device=arguments.device, compiled=arguments.compile)
     own = arguments.state / "state.pt"
     if own.exists():
         run.load(own)
     elif arguments.decay_from:
         run.load(arguments.decay_from)
     train(run, until_tokens=arguments.tokens, decay_tokens=arguments.decay_tokens)
+
+
+def _save(arguments: argparse.Namespace) -> None:
+    from edge_assistant_export.reference_model.saving import load_state, save_checkpoint
+
+    save_checkpoint(load_state(arguments.state), arguments.tokenizer.read_bytes(), arguments.out)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from edge_assistant_export.reference_model import evaluate
+
+    if arguments.bundle:
+        judge = evaluate.by_bundle(arguments.bundle, arguments.threads)
+    else:
+        judge = _torch_judge(arguments)
+    scores = evaluate.evaluate(judge, arguments.splits, arguments.count)
+    print(evaluate.table(scores))
+    if arguments.misses:
+        for split, score in scores.items():
+            for miss in score.misses:
+                print(f"({split}) {miss['kind']}: {miss['question']!r}\n    wanted {miss['wanted']}\n    said   {miss['said']}")
+    print(json.dumps(evaluate.as_json(scores), ensure_ascii=False))
+
+
+def _torch_judge(arguments: argparse.Namespace) -> object:
+    import torch
+
+    from edge_assistant.text.tokenizer import Tokenizer
+    from edge_assistant_export.reference_model.evaluate import by_checkpoint
+    from edge_assistant_export.reference_model.saving import load_checkpoint, load_state
+
+    torch.set_num_threads(arguments.threads)
+    if arguments.state:
+        return by_checkpoint(load_state(arguments.state), Tokenizer(arguments.tokenizer))
+    return by_checkpoint(load_checkpoint(arguments.checkpoint), Tokenizer(arguments.checkpoint / "tokenizer.json"))
 
 
 if __name__ == "__main__":

@@ -142,9 +142,9 @@ class Batch:
 
 
 def batch(tokenizer: Tokenizer, seed: int, step: int, tokens: int) -> Batch:
-    """Return the batch of a step: 512 tokens a pack, every sixth time 1,024. The same seed and step, the same batch."""
+    """Return the batch of a step: 512 tokens a pack, every eighth time 1,024. The same seed and step, the same batch."""
     rng = Random(f"{seed}-{step}")
-    length = 1024 if step % 6 == 5 else 512
+    length = 1024 if step % 8 == 7 else 512
     packs = [random_pack(tokenizer, rng, length) for _ in range(tokens // length)]
     return Batch(
         np.stack([one.ids for one in packs]),

@@ -48,11 +48,14 @@ class Recipe:
 class Run:
     """A model with its optimisers, somewhere along its training."""
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, folder: Path, device: str = "cpu") -> None:
-        """`folder` gets the state and the log."""
+    def __init__(
+        self, recipe: Recipe, tokenizer: Tokenizer, folder: Path, *, device: str = "cpu", compiled: bool = False
+    ) -> None:
+        """`folder` gets the state and the log. Compiled, a step takes a fifth less; a C++ compiler is needed."""
         torch.manual_seed(recipe.seed)
         self.recipe, self.tokenizer, self.folder, self.device = recipe, tokenizer, folder, device
         self.model = Mistral(Shape()).to(device)
+        self.forward = torch.compile(self.model, dynamic=False) if compiled else self.model
         matrices = [weight for weight in self.model.model.layers.parameters() if weight.ndim == 2]
         chosen = {id(weight) for weight in matrices}
         others = [weight for weight in self.model.parameters() if id(weight) not in chosen]
@@ -118,7 +121,7 @@ class Run:
             torch.from_numpy(array).to(self.device)
             for array in (data.ids, data.positions, data.seen, data.predicted, data.targets)
         )
-        logits = self.model(ids, positions, seen, predicted)
+        logits = self.forward(ids, positions, seen, predicted)
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
 
