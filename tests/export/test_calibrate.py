@@ -23,6 +23,14 @@ def checkpoint(stories):
         yield checkpoint
 
 
+@pytest.fixture(scope="module", params=["sampled", "file"])
+def calibrated(checkpoint, request):
+    """Return the scales, and the progress that was told while they were measured."""
+    told = []
+    text = STORIES_FILE if request.param == "file" else None
+    return calibrate(checkpoint, text, lambda done, total: told.append((done, total))), told
+
+
 @pytest.fixture(scope="module")
 def file_scales(checkpoint):
     return calibrate(checkpoint, STORIES_FILE)
@@ -52,9 +60,9 @@ class RoundedPast(Past):
         return super().extend(layer, *rounded)
 
 
-def test_scales_have_the_shape_of_the_heads(checkpoint, file_scales):
+def test_scales_have_the_shape_of_the_heads(checkpoint, calibrated):
     config = checkpoint.config
-    for scales in file_scales:
+    for scales in calibrated[0]:
         assert scales.shape == (config.n_layers, config.n_kv_heads, config.head_dim)
         assert scales.dtype == np.float32
         assert np.isfinite(scales).all()
@@ -75,9 +83,8 @@ def test_values_use_the_whole_range_but_for_the_headroom(file_scales, layers):
         np.testing.assert_allclose(used, 127 / 1.1, rtol=1e-3)
 
 
-@pytest.mark.parametrize("sampled", [True, False])
-def test_a_rounded_cache_loses_little(checkpoint, file_scales, sampled):
-    scales = calibrate(checkpoint) if sampled else file_scales
+def test_a_rounded_cache_loses_little(checkpoint, calibrated):
+    scales, _ = calibrated
     ids = read_texts(checkpoint, STORIES_FILE)[-1]
     expected = forward(checkpoint, ids).astype(np.float64)
     past = RoundedPast(checkpoint.config, scales)
@@ -110,11 +117,8 @@ def test_what_a_file_says_never_becomes_a_control_token(checkpoint, tmp_path):
     assert not {0, 1, 2} & set(ids[1:])
 
 
-@pytest.mark.parametrize("text", [None, STORIES_FILE], ids=["sampled", "file"])
-def test_progress_is_told(checkpoint, text):
-    told = []
-    calibrate(checkpoint, text, lambda done, total: told.append((done, total)))
-    done, totals = zip(*told, strict=True)
+def test_progress_is_told(calibrated):
+    done, totals = zip(*calibrated[1], strict=True)
     assert list(done) == list(range(1, totals[0] + 1))
 
 
