@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+# ruff: noqa: PLC0415 - torch is imported by the steps that need it alone
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_assistant_export.reference_model.evaluate import Judge
 
 MODEL = Path("models/home-mini")
 CHECKPOINT = MODEL / "checkpoint"
@@ -32,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--decay-tokens", type=int, help="tokens over which the learning rate falls to nothing")
     train.add_argument("--threads", type=int, default=1)
     train.add_argument("--device", default="cpu")
-    train.add_argument("--compile", action="store_true", help="compile the model (needs a C++ compiler): a fifth faster")
+    train.add_argument(
+        "--compile", action="store_true", help="compile the model (needs a C++ compiler): a fifth faster"
+    )
     train.set_defaults(run=_train)
 
     save = steps.add_parser("save", help="write a training state as a checkpoint in the Hugging Face layout")
@@ -88,20 +95,18 @@ def _save(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from edge_assistant_export.reference_model import evaluate
 
-    if arguments.bundle:
-        judge = evaluate.by_bundle(arguments.bundle, arguments.threads)
-    else:
-        judge = _torch_judge(arguments)
+    judge = evaluate.by_bundle(arguments.bundle, arguments.threads) if arguments.bundle else _torch_judge(arguments)
     scores = evaluate.evaluate(judge, arguments.splits, arguments.count)
     print(evaluate.table(scores))
     if arguments.misses:
         for split, score in scores.items():
             for miss in score.misses:
-                print(f"({split}) {miss['kind']}: {miss['question']!r}\n    wanted {miss['wanted']}\n    said   {miss['said']}")
+                print(f"({split}) {miss['kind']}: {miss['question']}")
+                print(f"    wanted {miss['wanted']}\n    said   {miss['said']}")
     print(json.dumps(evaluate.as_json(scores), ensure_ascii=False))
 
 
-def _torch_judge(arguments: argparse.Namespace) -> object:
+def _torch_judge(arguments: argparse.Namespace) -> Judge:
     import torch
 
     from edge_assistant.text.tokenizer import Tokenizer

@@ -97,7 +97,8 @@ def _carried_out(rng: Random, done: Example, house: House, count: int) -> tuple[
     messages: list[Message] = [User(done.question)]
     spoken, results = done.answer.text, []
     numbered = tuple(
-        ToolCall(call.name, call.arguments, f"call{count + number:05d}") for number, call in enumerate(done.answer.calls, 1)
+        ToolCall(call.name, call.arguments, f"call{count + number:05d}")
+        for number, call in enumerate(done.answer.calls, 1)
     )
     for call in numbered:
         said, house = carry_out(rng, call, house)
@@ -123,7 +124,9 @@ def carry_out(rng: Random, call: ToolCall, house: House) -> tuple[str, House]:
     for write in writes:
         if awaited(write.device, write.property_name):
             home.report(write.device.area, write.device.name, write.property_name, write.value)
-    results = [Result(write, home.get(write.device.area, write.device.name) or write.device, followed=True) for write in writes]
+    results = [
+        Result(write, home.get(write.device.area, write.device.name) or write.device, followed=True) for write in writes
+    ]
     said = outcome(call, results, home).text
     return said, replace(house, devices=tuple(home)) if rng.random() < 0.85 else house
 

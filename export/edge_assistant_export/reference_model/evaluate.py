@@ -1,9 +1,11 @@
-"""How many answers are right, by kind, on each split: of a checkpoint in torch, or of a bundle on the board's engine."""
+"""How many answers are right, by kind and split: of a checkpoint in torch, or of a bundle on the board's engine."""
 
 from __future__ import annotations
 
+# ruff: noqa: PLC0415 - torch is imported by what needs it alone
 import json
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -11,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from edge_assistant_export.reference_model.splits import Case, Split, cases, same
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from edge_assistant.text.messages import Assistant
     from edge_assistant.text.tokenizer import Tokenizer
     from edge_assistant_export.reference_model.model import Mistral
 
+
+Judge = Callable[[Iterable["Case"]], Iterator[tuple["Case", bool, str]]]
+"""Says of each question whether the answer was right, and what it was."""
 
 
 @dataclass(slots=True)
@@ -33,13 +37,15 @@ class Score:
         """The share of answers that are exactly right."""
         return sum(self.right.values()) / max(1, sum(self.asked.values()))
 
-    def count(self, case: Case, right: bool, said: str) -> None:  # noqa: FBT001 - a verdict
+    def count(self, case: Case, right: bool, said: str) -> None:
         """Add one answer."""
         self.asked[case.example.kind] += 1
         self.right[case.example.kind] += right
         if not right:
             wanted = written(case.example.answer)
-            self.misses.append({"kind": case.example.kind, "question": case.example.question, "wanted": wanted, "said": said})
+            self.misses.append(
+                {"kind": case.example.kind, "question": case.example.question, "wanted": wanted, "said": said}
+            )
 
 
 def written(answer: Assistant) -> str:
@@ -49,7 +55,7 @@ def written(answer: Assistant) -> str:
     return answer.text
 
 
-def by_checkpoint(model: Mistral, tokenizer: Tokenizer) -> Callable[[Iterable[Case]], Iterator[tuple[Case, bool, str]]]:
+def by_checkpoint(model: Mistral, tokenizer: Tokenizer) -> Judge:
     """Return a judge that asks the checkpoint itself, all questions of a home in one pass (see `probe`)."""
     from edge_assistant_export.reference_model.packing import branch, prefix_ids
     from edge_assistant_export.reference_model.probe import greedy_matches
@@ -65,7 +71,7 @@ def by_checkpoint(model: Mistral, tokenizer: Tokenizer) -> Callable[[Iterable[Ca
     return judge
 
 
-def by_bundle(folder: Path, threads: int) -> Callable[[Iterable[Case]], Iterator[tuple[Case, bool, str]]]:
+def by_bundle(folder: Path, threads: int) -> Judge:
     """Return a judge that generates each answer greedily on the board's own engine."""
     from edge_assistant.config import EngineSettings
     from edge_assistant.engine import SamplingParams
@@ -86,9 +92,7 @@ def by_bundle(folder: Path, threads: int) -> Callable[[Iterable[Case]], Iterator
     return judge
 
 
-def evaluate(
-    judge: Callable[[Iterable[Case]], Iterator[tuple[Case, bool, str]]], splits: Iterable[Split], count: int
-) -> dict[Split, Score]:
+def evaluate(judge: Judge, splits: Iterable[Split], count: int) -> dict[Split, Score]:
     """Put every question of the splits to the judge."""
     scores: dict[Split, Score] = {}
     for split in splits:

@@ -9,9 +9,74 @@ from edge_assistant_export.reference_model.lexicon.names import WORDS
 if TYPE_CHECKING:
     from random import Random
 
-_ONSETS = "b|br|c|ch|cl|d|dr|f|fl|g|gl|gr|h|j|k|kl|l|m|n|p|pl|qu|r|s|sh|sk|sl|st|t|th|tr|v|w|x|y|z|z|k|v|".split("|")
-_NUCLEI = "a|e|i|o|u|a|e|i|o|u|ai|ee|oo|ou|ia|ei|ö|ü|é".split("|")
-_CODAS = "|||n|r|l|s|x|k|m|t|th|nd|rk|sh|ng|p|d|v|z|ck|ll|st".split("|")
+_ONSETS = [
+    "b",
+    "br",
+    "c",
+    "ch",
+    "cl",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gl",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kl",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "qu",
+    "r",
+    "s",
+    "sh",
+    "sk",
+    "sl",
+    "st",
+    "t",
+    "th",
+    "tr",
+    "v",
+    "w",
+    "x",
+    "y",
+    "z",
+    "z",
+    "k",
+    "v",
+    "",
+]
+_NUCLEI = ["a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ai", "ee", "oo", "ou", "ia", "ei", "ö", "ü", "é"]
+_CODAS = [
+    "",
+    "",
+    "",
+    "n",
+    "r",
+    "l",
+    "s",
+    "x",
+    "k",
+    "m",
+    "t",
+    "th",
+    "nd",
+    "rk",
+    "sh",
+    "ng",
+    "p",
+    "d",
+    "v",
+    "z",
+    "ck",
+    "ll",
+    "st",
+]
 
 
 def syllables(rng: Random, low: int = 2, high: int = 3) -> str:

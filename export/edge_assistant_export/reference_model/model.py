@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc"
 """The model in torch, for training: Mistral's architecture with the parameter names of the Hugging Face layout.
 
 RMS norms before, grouped-query attention with rotary positions (halves convention), SwiGLU, tied embedding. Who sees

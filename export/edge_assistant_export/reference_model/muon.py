@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc, untyped-decorator"
 """Muon: momentum whose matrix is brought to (nearly) orthogonal before it is taken as the step.
 
 The same rule as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")` (K. Jordan 2024; Liu et al. 2025), but in
@@ -33,11 +34,13 @@ def orthogonal(gradient: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """For matrices only; norms and embeddings belong to AdamW."""
 
-    def __init__(self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.05) -> None:
+    def __init__(
+        self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.05
+    ) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> None:
         """Take one step; `closure` is not supported."""
         if closure is not None:
             raise NotImplementedError("Muon takes no closure")

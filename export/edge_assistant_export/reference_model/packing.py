@@ -1,4 +1,4 @@
-"""Many questions behind one home: token ids, who sees whom, and what counts.
+r"""Many questions behind one home: token ids, who sees whom, and what counts.
 
     [system][history][INST]home \n\n   | question[/INST]answer</s> | question[/INST]answer</s> | ...
      segment 0, positions 0..P-1       | segment 1, P..            | segment 2, P..            |
@@ -45,7 +45,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One sequence of fixed length. All arrays are `[length]`; `predicted`, `targets`, `weights` `[length * PREDICTED]`."""
+    """One sequence of fixed length: arrays `[length]`, but `predicted`, `targets`, `weights` `[length * PREDICTED]`."""
 
     ids: Ints
     positions: Ints
@@ -99,8 +99,9 @@ def mask(segments: Ints) -> NDArray[np.bool_]:
     causal = np.tri(len(segments), dtype=bool)
     same = segments[:, None] == segments[None, :]
     padding = segments == PADDING
-    seen = causal & (same | (segments == 0)[None, :]) & ~padding[None, :]
-    return seen | np.eye(len(segments), dtype=bool)
+    seen: NDArray[np.bool_] = causal & (same | (segments == 0)[None, :]) & ~padding[None, :]
+    np.fill_diagonal(seen, True)
+    return seen
 
 
 def random_branches(tokenizer: Tokenizer, rng: Random, length: int) -> tuple[list[int], list[Branch], list[Example]]:
@@ -142,7 +143,7 @@ class Batch:
 
 
 def batch(tokenizer: Tokenizer, seed: int, step: int, tokens: int) -> Batch:
-    """Return the batch of a step: 512 tokens a pack, every eighth time 1,024. The same seed and step, the same batch."""
+    """Return the batch of a step, always the same one: 512 tokens a pack, every eighth time 1,024."""
     rng = Random(f"{seed}-{step}")
     length = 1024 if step % 8 == 7 else 512
     packs = [random_pack(tokenizer, rng, length) for _ in range(tokens // length)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from edge_assistant_export.reference_model.lexicon import LEXICON
@@ -34,8 +34,26 @@ def expand(line: str) -> list[str]:
 
 def is_held_out(intent: str, skeleton: str) -> bool:
     """Return whether the pattern is kept from training."""
+    return (intent, skeleton) in _held_out()
+
+
+@lru_cache(maxsize=1)
+def _held_out() -> frozenset[tuple[str, str]]:
+    """Return the patterns kept from training: chosen by hash, and made of words that training knows from others."""
+    patterns = {(intent, one) for intent in LEXICON for one in _skeletons(intent)}
+    chosen = {pattern for pattern in patterns if len(_skeletons(pattern[0])) >= HELD_OUT_ONE_IN and _by_hash(*pattern)}
+    known = {word for _, skeleton in patterns - chosen for word in skeleton.split()}
+    return frozenset((intent, one) for intent, one in chosen if known.issuperset(one.split()))
+
+
+def _by_hash(intent: str, skeleton: str) -> bool:
     digest = hashlib.sha256(f"{_SEED}|{intent}|{skeleton}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % HELD_OUT_ONE_IN == 0
+
+
+@cache
+def _skeletons(intent: str) -> frozenset[str]:
+    return frozenset(one for line in LEXICON[intent] for one in expand(line))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +66,23 @@ class Line:
     @property
     def weight(self) -> float:
         """How often the line is drawn: wide lines more often, but not in proportion."""
-        return (len(self.known) + 1) ** 0.4
+        return float((len(self.known) + 1) ** 0.4)
 
 
-@lru_cache(maxsize=None)
+@cache
 def lines(intent: str) -> tuple[Line, ...]:
-    """Return the expanded lines of an intent. A line of one skeleton alone in its intent is never held out."""
+    """Return the expanded lines of an intent, none where the lexicon has no such intent."""
     expanded = [list(dict.fromkeys(expand(line))) for line in LEXICON.get(intent, ())]
-    few = sum(map(len, expanded)) < HELD_OUT_ONE_IN
     return tuple(
         Line(
-            tuple(one for one in skeletons if few or not is_held_out(intent, one)),
-            tuple(one for one in skeletons if not few and is_held_out(intent, one)),
+            tuple(one for one in skeletons if not is_held_out(intent, one)),
+            tuple(one for one in skeletons if is_held_out(intent, one)),
         )
         for skeletons in expanded
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _drawn(intent: str, held_out: bool) -> tuple[list[tuple[str, ...]], list[float]]:
     useful = [(line.held_out if held_out else line.known, line.weight) for line in lines(intent)]
     useful = [(skeletons, weight) for skeletons, weight in useful if skeletons]
@@ -86,8 +103,28 @@ def fill(skeleton: str, **slots: str) -> str:
 
 
 _TENS = {2: "twenty", 3: "thirty", 4: "forty", 5: "fifty", 6: "sixty", 7: "seventy", 8: "eighty", 9: "ninety"}
-_SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen""".split()
+_SMALL = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 
 
 def in_words(number: int) -> str:
@@ -100,25 +137,152 @@ def in_words(number: int) -> str:
     return _TENS[tens] + (f" {_SMALL[ones]}" if ones else "")
 
 
-_BEFORE = (
-    "please|could you|can you|would you|could you please|can you please|would you please|hey|ok|okay|hi,|hello,|"
-    "i'd like you to|i want you to|i need you to|be so kind and|so,|now|then|just|quickly|hey, can you|hey, could you|"
-    "will you|go ahead and|go and|would you kindly|kindly|let's|listen,|alright,|right,|can you quickly|please can you|"
-    "please could you|do me a favor and|hey there,|good morning,|good evening,|um,|uh,|well,|and now|next,|"
-    "i would like you to|you can|you may|you should|you need to|you could|i'm asking you to|would it be possible to|"
-    "is it possible to|are you able to|may i ask you to|can i ask you to|i'd love you to|can we|could we|can somebody|"
-    "home,|assistant,|computer,|hey assistant,|ok home,|dear assistant,|yo,|hey please"
-).split("|")
-_AFTER = (
-    "please|now|right now|for me|thanks|thank you|right away|immediately|would you|will you|can you|could you|"
-    "for a bit|again|as well|too|today|tonight|already|at once|asap|quickly|for me please|now please|, ok|, thanks|, please|"
-    "if you can|if possible|when you can|for us|this evening|before i go|real quick|, will you|, thank you|, would you|"
-    "if you don't mind|straight away|for the moment|, cheers|, ta|this time|, dear|first"
-).split("|")
-_ASIDES = (
-    "hey|hi|please|ok|so|hello|well|um|hey,|hi,|ok,|so,|tell me,|quick question:|excuse me,|sorry,|listen,|"
-    "assistant,|home,|computer,|by the way,|oh,|and|right,|wait,|question:|i have a question:"
-).split("|")
+_BEFORE = [
+    "please",
+    "could you",
+    "can you",
+    "would you",
+    "could you please",
+    "can you please",
+    "would you please",
+    "hey",
+    "ok",
+    "okay",
+    "hi,",
+    "hello,",
+    "i'd like you to",
+    "i want you to",
+    "i need you to",
+    "be so kind and",
+    "so,",
+    "now",
+    "then",
+    "just",
+    "quickly",
+    "hey, can you",
+    "hey, could you",
+    "will you",
+    "go ahead and",
+    "go and",
+    "would you kindly",
+    "kindly",
+    "let's",
+    "listen,",
+    "alright,",
+    "right,",
+    "can you quickly",
+    "please can you",
+    "please could you",
+    "do me a favor and",
+    "hey there,",
+    "good morning,",
+    "good evening,",
+    "um,",
+    "uh,",
+    "well,",
+    "and now",
+    "next,",
+    "i would like you to",
+    "you can",
+    "you may",
+    "you should",
+    "you need to",
+    "you could",
+    "i'm asking you to",
+    "would it be possible to",
+    "is it possible to",
+    "are you able to",
+    "may i ask you to",
+    "can i ask you to",
+    "i'd love you to",
+    "can we",
+    "could we",
+    "can somebody",
+    "home,",
+    "assistant,",
+    "computer,",
+    "hey assistant,",
+    "ok home,",
+    "dear assistant,",
+    "yo,",
+    "hey please",
+]
+_AFTER = [
+    "please",
+    "now",
+    "right now",
+    "for me",
+    "thanks",
+    "thank you",
+    "right away",
+    "immediately",
+    "would you",
+    "will you",
+    "can you",
+    "could you",
+    "for a bit",
+    "again",
+    "as well",
+    "too",
+    "today",
+    "tonight",
+    "already",
+    "at once",
+    "asap",
+    "quickly",
+    "for me please",
+    "now please",
+    ", ok",
+    ", thanks",
+    ", please",
+    "if you can",
+    "if possible",
+    "when you can",
+    "for us",
+    "this evening",
+    "before i go",
+    "real quick",
+    ", will you",
+    ", thank you",
+    ", would you",
+    "if you don't mind",
+    "straight away",
+    "for the moment",
+    ", cheers",
+    ", ta",
+    "this time",
+    ", dear",
+    "first",
+]
+_ASIDES = [
+    "hey",
+    "hi",
+    "please",
+    "ok",
+    "so",
+    "hello",
+    "well",
+    "um",
+    "hey,",
+    "hi,",
+    "ok,",
+    "so,",
+    "tell me,",
+    "quick question:",
+    "excuse me,",
+    "sorry,",
+    "listen,",
+    "assistant,",
+    "home,",
+    "computer,",
+    "by the way,",
+    "oh,",
+    "and",
+    "right,",
+    "wait,",
+    "question:",
+    "i have a question:",
+]
 
 
 def polite(rng: Random, text: str, *, imperative: bool) -> str:

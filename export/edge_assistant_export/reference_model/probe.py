@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator"
 """A quick measure while training: how many answers come out exactly, on homes that training never sees.
 
 Greedy decoding writes the right answer exactly when, given the right answer so far, each next token is the most
@@ -44,7 +45,10 @@ def greedy_matches(model: Mistral, prefix: list[int], branches: Sequence[Branch]
     ids, positions = (torch.from_numpy(array)[None].to(device) for array in (laid.ids, laid.positions))
     seen = torch.from_numpy(mask(laid.segments))[None].to(device)
     starts = len(prefix) + np.cumsum([0, *(len(one.ids) for one in branches[:-1])])
-    spans = [np.arange(start + one.answer_at - 1, start + len(one.ids) - 1) for start, one in zip(starts, branches, strict=True)]
+    spans = [
+        np.arange(start + one.answer_at - 1, start + len(one.ids) - 1)
+        for start, one in zip(starts, branches, strict=True)
+    ]
     at = torch.from_numpy(np.concatenate(spans))[None].to(device)
     best = model(ids, positions, seen, at)[0].argmax(-1).cpu().numpy()
     wanted = laid.ids[np.concatenate(spans) + 1]

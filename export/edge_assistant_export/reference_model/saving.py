@@ -47,11 +47,13 @@ def load_checkpoint(folder: Path) -> Mistral:
     model = Mistral(Shape())
     weights = {name: weight.to(torch.float32) for name, weight in load_file(folder / "model.safetensors").items()}
     model.load_state_dict(weights)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def load_state(path: Path) -> Mistral:
     """Return the model of a training state."""
     model = Mistral(Shape())
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
-    return model.eval()
+    model.eval()
+    return model

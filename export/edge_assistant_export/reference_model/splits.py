@@ -1,8 +1,8 @@
 """The three held-out sets, reported apart and never mixed.
 
-    a   fresh homes whose names are all made up, asked by the sentence patterns of training
-    b   homes as in training, asked by whole sentence patterns that training never saw, of words that it did
-    c   sentences as a person would say them, written by hand after the lexicon was closed and never used to tune
+a   fresh homes whose names are all made up, asked by the sentence patterns of training
+b   homes as in training, asked by whole sentence patterns that training never saw, of words that it did
+c   sentences as a person would say them, written by hand after the lexicon was closed and never used to tune
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def _says_its_area(device: Device) -> bool:
 def named(rng: Random, house: House, device: Device, *, with_area: bool | None = None) -> Target:
     """Return one device by its name, with its area where that is needed or (by `with_area` or chance) said."""
     if with_area is None:
-        with_area = not is_unique(house, device) or (rng.random() < 0.25 and device.domain not in ("person", "scene", "todo"))
+        with_area = not is_unique(house, device) or (
+            rng.random() < 0.25 and device.domain not in ("person", "scene", "todo")
+        )
     name = lower(rng, device.name)
     words = frozenset(f"{device.name} {device.area}".lower().split())
     if device.domain == "person":
@@ -84,8 +86,17 @@ def named(rng: Random, house: House, device: Device, *, with_area: bool | None =
     if _says_its_area(device):
         text = f"{the(name)} in {the(area)}"
     else:
-        text = rng.choice((f"{the(name)} in {the(area)}", f"{the(name)} in {the(area)}", f"the {area} {name}", f"{area} {name}",
-                           f"{name} in {the(area)}", f"{name} in {area}", f"{the(name)} of {the(area)}"))
+        text = rng.choice(
+            (
+                f"{the(name)} in {the(area)}",
+                f"{the(name)} in {the(area)}",
+                f"the {area} {name}",
+                f"{area} {name}",
+                f"{name} in {the(area)}",
+                f"{name} in {area}",
+                f"{the(name)} of {the(area)}",
+            )
+        )
     return Target(text, {"name": device.name, "area": device.area}, device.kind.word, words)
 
 
@@ -100,34 +111,76 @@ def of_area(rng: Random, house: House, area: str, kind: str, *, singular: bool |
         word = f"{many[0]}"
         singular = False
     if singular:
-        text = rng.choice((f"the {word} in {the(room)}", f"the {room} {word}", f"{room} {word}", f"{word} in {the(room)}"))
+        text = rng.choice(
+            (f"the {word} in {the(room)}", f"the {room} {word}", f"{room} {word}", f"{word} in {the(room)}")
+        )
     else:
-        text = rng.choice((f"the {word} in {the(room)}", f"the {room} {word}", f"{room} {word}", f"{word} in {the(room)}",
-                           f"all {word} in {the(room)}", f"all the {word} in {the(room)}", f"all {room} {word}",
-                           f"every {one[0]} in {the(room)}", f"each {one[0]} in {the(room)}", f"all of the {room} {word}"))
+        text = rng.choice(
+            (
+                f"the {word} in {the(room)}",
+                f"the {room} {word}",
+                f"{room} {word}",
+                f"{word} in {the(room)}",
+                f"all {word} in {the(room)}",
+                f"all the {word} in {the(room)}",
+                f"all {room} {word}",
+                f"every {one[0]} in {the(room)}",
+                f"each {one[0]} in {the(room)}",
+                f"all of the {room} {word}",
+            )
+        )
     return Target(text, {"area": area, **kind_slots(kind)}, kind, frozenset(area.lower().split()))
 
 
 def of_floor(rng: Random, floor: str, kind: str) -> Target:
     """Return all devices of a kind on a floor."""
     word, where = rng.choice(KIND_WORDS[kind][1]), on_floor(rng, floor)
-    choices = [f"the {word} {where}", f"all {word} {where}", f"all the {word} {where}", f"{word} {where}",
-               f"every {KIND_WORDS[kind][0][0]} {where}", f"the {floor} {word}", f"{floor} {word}"]
+    choices = [
+        f"the {word} {where}",
+        f"all {word} {where}",
+        f"all the {word} {where}",
+        f"{word} {where}",
+        f"every {KIND_WORDS[kind][0][0]} {where}",
+        f"the {floor} {word}",
+        f"{floor} {word}",
+    ]
     return Target(rng.choice(choices), {"floor": floor, **kind_slots(kind)}, kind, frozenset(floor.split()))
 
 
 def of_all(rng: Random, kind: str) -> Target:
     """Return every device of a kind in the home."""
     word, single = rng.choice(KIND_WORDS[kind][1]), KIND_WORDS[kind][0][0]
-    choices = (f"all {word}", f"all the {word}", f"all {word} in the house", f"every {single}", f"all of the {word}",
-               f"every single {single}", f"all my {word}", f"the {word} everywhere", f"all {word} everywhere", f"all our {word}",
-               f"each and every {single}", f"every {single} in the house", f"the {word} in the whole house", f"all {word} at home")
+    choices = (
+        f"all {word}",
+        f"all the {word}",
+        f"all {word} in the house",
+        f"every {single}",
+        f"all of the {word}",
+        f"every single {single}",
+        f"all my {word}",
+        f"the {word} everywhere",
+        f"all {word} everywhere",
+        f"all our {word}",
+        f"each and every {single}",
+        f"every {single} in the house",
+        f"the {word} in the whole house",
+        f"all {word} at home",
+    )
     return Target(rng.choice(choices), kind_slots(kind), kind)
 
 
 def everything(rng: Random, area: str) -> Target:
     """Return all that is in an area."""
     room = the(lower(rng, area))
-    text = rng.choice((f"everything in {room}", f"all devices in {room}", f"all in {room}", f"everything electric in {room}",
-                       f"all the devices in {room}", f"every device in {room}", f"all the things in {room}"))
+    text = rng.choice(
+        (
+            f"everything in {room}",
+            f"all devices in {room}",
+            f"all in {room}",
+            f"everything electric in {room}",
+            f"all the devices in {room}",
+            f"every device in {room}",
+            f"all the things in {room}",
+        )
+    )
     return Target(text, {"area": area}, "everything", frozenset(area.lower().split()))

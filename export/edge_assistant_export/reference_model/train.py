@@ -105,7 +105,7 @@ class Run:
         weights = torch.from_numpy(data.weights).to(self.device)
         losses = self._losses(data)
         loss = (losses * weights).sum() / weights.sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.optimizers[1].param_groups[0]["params"], 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

@@ -50,8 +50,12 @@ def duration(rng: Random) -> dict[str, int]:
         return {"seconds": rng.choice((rng.randrange(5, 100, 5), rng.randint(2, 90)))}
     if unit == "hours":
         return {"hours": rng.randint(1, 12)}
-    return rng.choice(({"hours": rng.randint(1, 5), "minutes": rng.randrange(5, 60, 5)},
-                       {"minutes": rng.randint(1, 20), "seconds": rng.randrange(10, 60, 10)}))
+    return rng.choice(
+        (
+            {"hours": rng.randint(1, 5), "minutes": rng.randrange(5, 60, 5)},
+            {"minutes": rng.randint(1, 20), "seconds": rng.randrange(10, 60, 10)},
+        )
+    )
 
 
 def duration_said(rng: Random, slots: dict[str, int]) -> str:

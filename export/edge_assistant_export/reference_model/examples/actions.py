@@ -41,12 +41,22 @@ def _light(rng: Random) -> Action:
         return Action("on-off", "off", OFF)
     if roll < 0.78:
         value = values.percentage(rng)
-        return Action("brightness", "brightness", "HassLightSet", {"brightness": value}, {"n": values.percentage_said(rng, value)})
+        return Action(
+            "brightness", "brightness", "HassLightSet", {"brightness": value}, {"n": values.percentage_said(rng, value)}
+        )
     if roll < 0.88:
         color = rng.choice(COLORS)
         return Action("color", "color", "HassLightSet", {"color": color}, {"c": color})
-    intent, value = rng.choice((("bright_low", DIM), ("bright_low", DIM), ("bright_high", BRIGHT), ("bright_full", FULL),
-                                ("bright_half", HALF), ("bright_night", NIGHT)))
+    intent, value = rng.choice(
+        (
+            ("bright_low", DIM),
+            ("bright_low", DIM),
+            ("bright_high", BRIGHT),
+            ("bright_full", FULL),
+            ("bright_half", HALF),
+            ("bright_night", NIGHT),
+        )
+    )
     return Action("brightness", intent, "HassLightSet", {"brightness": value})
 
 
@@ -59,7 +69,9 @@ def _fan(rng: Random) -> Action:
         return _power(rng)
     if rng.random() < 0.6:
         value = values.percentage(rng)
-        return Action("speed", "speed", "HassFanSetSpeed", {"percentage": value}, {"n": values.percentage_said(rng, value)})
+        return Action(
+            "speed", "speed", "HassFanSetSpeed", {"percentage": value}, {"n": values.percentage_said(rng, value)}
+        )
     intent, value = rng.choice((("speed_high", 100), ("speed_medium", 50), ("speed_low", 25)))
     return Action("speed", intent, "HassFanSetSpeed", {"percentage": value})
 
@@ -76,7 +88,9 @@ def _cover(rng: Random) -> Action:
         return Action("cover", "close", OFF)
     if roll < 0.87:
         value = values.percentage(rng)
-        return Action("position", "position", "HassSetPosition", {"position": value}, {"n": values.percentage_said(rng, value)})
+        return Action(
+            "position", "position", "HassSetPosition", {"position": value}, {"n": values.percentage_said(rng, value)}
+        )
     intent, value = rng.choice((("half_open", 50), ("half_open", 50), ("crack_open", 10)))
     return Action("position", intent, "HassSetPosition", {"position": value})
 
@@ -85,7 +99,13 @@ def _climate(rng: Random) -> Action:
     if rng.random() < 0.4:
         return _power(rng)
     value = values.degrees(rng)
-    return Action("climate", "climate", "HassClimateSetTemperature", {"temperature": value}, {"v": values.degrees_said(rng, value)})
+    return Action(
+        "climate",
+        "climate",
+        "HassClimateSetTemperature",
+        {"temperature": value},
+        {"v": values.degrees_said(rng, value)},
+    )
 
 
 def _media(rng: Random) -> Action:
@@ -98,13 +118,17 @@ def _media(rng: Random) -> Action:
         return Action("media", "unpause", "HassMediaUnpause")
     if roll < 0.8:
         value = values.percentage(rng)
-        return Action("volume", "volume", "HassSetVolume", {"volume_level": value}, {"n": values.percentage_said(rng, value)})
+        return Action(
+            "volume", "volume", "HassSetVolume", {"volume_level": value}, {"n": values.percentage_said(rng, value)}
+        )
     intent, value = rng.choice((("volume_high", 70), ("volume_low", 20), ("mute", 0)))
     return Action("volume", intent, "HassSetVolume", {"volume_level": value})
 
 
 def _vacuum(rng: Random) -> Action:
-    return rng.choice((Action("vacuum", "start_vacuum", "HassVacuumStart"), Action("vacuum", "dock_vacuum", "HassVacuumReturnToBase")))
+    return rng.choice(
+        (Action("vacuum", "start_vacuum", "HassVacuumStart"), Action("vacuum", "dock_vacuum", "HassVacuumReturnToBase"))
+    )
 
 
 _BY_KIND = {"light": _light, "fan": _fan, "lock": _lock, "climate": _climate, "media player": _media, "vacuum": _vacuum}

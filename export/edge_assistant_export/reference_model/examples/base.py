@@ -10,6 +10,7 @@ from edge_assistant_export.reference_model.lexicon.follow_ups import FOLLOW_UPS
 from edge_assistant_export.reference_model.phrasing import draw, fill, polite, worn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from random import Random
 
 
@@ -34,14 +35,22 @@ class Speaker:
     rng: Random
     held_out: bool = False
 
-    def say(self, intent: str, *, question: bool = False, names: frozenset[str] = frozenset(), **slots: str) -> tuple[str, str]:
-        """Return a finished sentence and the pattern it was made from."""
-        pattern, text, imperative = self.core(intent, **slots)
+    def say(
+        self,
+        intent: str,
+        slots: Mapping[str, str] | None = None,
+        *,
+        question: bool = False,
+        names: frozenset[str] = frozenset(),
+        **words: str,
+    ) -> tuple[str, str]:
+        """Return a finished sentence, its slots filled from `slots` and `words`, and the pattern it was made from."""
+        pattern, text, imperative = self.core(intent, {**(slots or {}), **words})
         if not question or self.rng.random() < 0.9:
             text = polite(self.rng, text, imperative=imperative and not question)
         return worn(self.rng, text, question=question, names=names), pattern
 
-    def core(self, intent: str, *, imperative_only: bool = False, **slots: str) -> tuple[str, str, bool]:
+    def core(self, intent: str, slots: Mapping[str, str], *, imperative_only: bool = False) -> tuple[str, str, bool]:
         """Return pattern, bare sentence and whether it is an imperative."""
         sides = [intent] if imperative_only else [intent, f"{intent}.free"]
         if self.rng.random() < 0.4:

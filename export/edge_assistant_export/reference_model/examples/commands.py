@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edge_assistant.home.actions import EVERYDAY
 from edge_assistant_export.reference_model import targets, values
 from edge_assistant_export.reference_model.examples.actions import (
-    COMMANDED, COOLER, COVERS, OFF, ON, WARMER, Action, action,
+    COMMANDED,
+    COOLER,
+    COVERS,
+    OFF,
+    ON,
+    WARMER,
+    Action,
+    action,
 )
 from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker, calls
 from edge_assistant_export.reference_model.lexicon.names import ITEMS, TIMER_NAMES
@@ -53,7 +61,7 @@ def command(speaker: Speaker, house: House) -> Example:
 
 def said(speaker: Speaker, target: Target, act: Action) -> Example:
     """Put an action on a target into words."""
-    question, pattern = speaker.say(act.intent, names=target.names, t=target.text, **act.slots)
+    question, pattern = speaker.say(act.intent, act.slots, names=target.names, t=target.text)
     return Example(act.kind, question, calls((act.tool, {**target.arguments, **act.extra})), (pattern,))
 
 
@@ -61,13 +69,15 @@ def scene(speaker: Speaker, house: House) -> Example:
     """Activate a scene."""
     device = pick(speaker, [device for device in house.devices if device.domain == "scene"])
     name = targets.lower(speaker.rng, device.name)
-    target = Target(name if speaker.rng.random() < 0.8 else f"the {name}", {"name": device.name}, "scene", frozenset(name.split()))
+    target = Target(
+        name if speaker.rng.random() < 0.8 else f"the {name}", {"name": device.name}, "scene", frozenset(name.split())
+    )
     return said(speaker, target, action(speaker.rng, "scene"))
 
 
 def everything_off(speaker: Speaker, house: House) -> Example:
     """Switch all of an area off (or on)."""
-    device = pick(speaker, commanded(house))
+    device = pick(speaker, [device for device in house.devices if device.domain in EVERYDAY])
     target = targets.everything(speaker.rng, device.area)
     act = Action("on-off", "off", OFF) if speaker.rng.random() < 0.8 else Action("on-off", "on", ON)
     return said(speaker, target, act)
@@ -82,7 +92,7 @@ def several(speaker: Speaker, house: House) -> Example:
     for _ in range(2 if rng.random() < 0.8 else 3):
         target = a_target(speaker, house)
         act = action(rng, target.kind)
-        pattern, core, _ = speaker.core(act.intent, imperative_only=True, t=target.text, **act.slots)
+        pattern, core, _ = speaker.core(act.intent, {**act.slots, "t": target.text}, imperative_only=True)
         parts.append(core)
         patterns.append(pattern)
         made.append((act.tool, {**target.arguments, **act.extra}))
@@ -98,16 +108,24 @@ def _same_for_several(speaker: Speaker, house: House) -> Example:
     rng = speaker.rng
     first = pick(speaker, commanded(house))
     act = action(rng, first.kind.word)
-    domains = {first.domain} if act.intent not in ("on", "off") else {"light", "switch", "fan", "media_player", "climate"}
+    domains = (
+        {first.domain} if act.intent not in ("on", "off") else {"light", "switch", "fan", "media_player", "climate"}
+    )
     others = [device for device in commanded(house) if device != first and device.domain in domains]
     chosen = [first, *rng.sample(others, min(len(others), 1 if rng.random() < 0.8 else 2))]
     if len(chosen) < 2:
         raise NoSuchQuestionError("several")
     aimed = [targets.named(rng, house, device) for device in chosen]
-    joined = ", ".join(one.text for one in aimed[:-1]) + rng.choice((" and ", " and ", " as well as ", " and also ")) + aimed[-1].text
+    joined = (
+        ", ".join(one.text for one in aimed[:-1])
+        + rng.choice((" and ", " and ", " as well as ", " and also "))
+        + aimed[-1].text
+    )
     target = Target(joined, {}, first.kind.word, frozenset[str]().union(*(one.names for one in aimed)))
-    question, pattern = speaker.say(act.intent, names=target.names, t=target.text, **act.slots)
-    return Example("several", question, calls(*((act.tool, {**one.arguments, **act.extra}) for one in aimed)), (pattern,))
+    question, pattern = speaker.say(act.intent, act.slots, names=target.names, t=target.text)
+    return Example(
+        "several", question, calls(*((act.tool, {**one.arguments, **act.extra}) for one in aimed)), (pattern,)
+    )
 
 
 _INDIRECT: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
@@ -137,8 +155,10 @@ def climate_area(speaker: Speaker, house: House) -> Example:
     device = pick(speaker, [device for device in house.devices if device.domain == "climate"])
     value = values.degrees(rng)
     question, pattern = speaker.say(
-        "climate_area", names=frozenset(device.area.lower().split()),
-        a=targets.area_said(rng, device.area), v=values.degrees_said(rng, value),
+        "climate_area",
+        names=frozenset(device.area.lower().split()),
+        a=targets.area_said(rng, device.area),
+        v=values.degrees_said(rng, value),
     )
     arguments = {"area": device.area, "domain": "climate", "temperature": value}
     return Example("climate", question, calls(("HassClimateSetTemperature", arguments)), (pattern,))
@@ -152,10 +172,12 @@ def timer(speaker: Speaker, _house: House) -> Example:
     name = rng.choice(TIMER_NAMES)
     roll = rng.random()
     if roll < 0.4:
-        question, pattern = speaker.say("timer", v=said_so, **{"for": ""})
+        question, pattern = speaker.say("timer", {"v": said_so, "for": ""})
         return Example("timer", question, calls(("HassStartTimer", slots)), (pattern,))
     if roll < 0.58:
-        question, pattern = speaker.say("timer", v=said_so, **{"for": rng.choice((f"for the {name}", f"for {name}", f"for my {name}"))})
+        question, pattern = speaker.say(
+            "timer", {"v": said_so, "for": rng.choice((f"for the {name}", f"for {name}", f"for my {name}"))}
+        )
         return Example("timer", question, calls(("HassStartTimer", {**slots, "name": name})), (pattern,))
     if roll < 0.72:
         question, pattern = speaker.say("timer_named", v=said_so, x=name)
@@ -177,7 +199,9 @@ def list_item(speaker: Speaker, house: House) -> Example:
         plain = [one for one in ITEMS if " the " not in one and " a " not in one and not one.startswith("call ")]
         item = rng.choice(plain)
         question, pattern = speaker.say("list_add_plain", names=frozenset(item.split()), x=item)
-        return Example("list-item", question, calls(("HassListAddItem", {"item": item, "name": device.name})), (pattern,))
+        return Example(
+            "list-item", question, calls(("HassListAddItem", {"item": item, "name": device.name})), (pattern,)
+        )
     name = targets.lower(rng, device.name)
     where = rng.choice((f"the {name}", f"my {name}", f"our {name}", name))
     question, pattern = speaker.say("list_add", names=frozenset(f"{item} {name}".split()), x=item, l=where)

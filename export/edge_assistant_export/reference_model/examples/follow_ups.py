@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edge_assistant.home.wording import the
 from edge_assistant.text.messages import Assistant, ToolCall
 from edge_assistant_export.reference_model import targets, values
 from edge_assistant_export.reference_model.examples import other
@@ -38,7 +39,7 @@ def ambiguous_turn(speaker: Speaker, house: House) -> Turn:
 def follow_up(speaker: Speaker, house: House, before: Turn) -> Example:
     """Return something that only makes sense after the turn before."""
     if before.action is not None:
-        return _chosen(speaker, house, before)
+        return _chosen(speaker, house, before, before.action)
     made = before.example.answer.calls
     if not made:
         return _about_it(speaker, house, before.example)
@@ -64,18 +65,28 @@ def _kind_of(house: House, call: ToolCall) -> str | None:
     """Return the kind of what a call was aimed at, None for a mixture."""
     slots = call.arguments
     if "name" in slots:
-        kinds = {device.kind.word for device in house.devices
-                 if device.name == slots["name"] and slots.get("area", device.area) == device.area}
+        kinds = {
+            device.kind.word
+            for device in house.devices
+            if device.name == slots["name"] and slots.get("area", device.area) == device.area
+        }
         return kinds.pop() if len(kinds) == 1 else None
     if "domain" not in slots:
         return None
-    found = {device.kind.word for device in house.devices if device.domain == slots["domain"]
-             and device.device_class == slots.get("device_class", device.device_class)}
+    found = {
+        device.kind.word
+        for device in house.devices
+        if device.domain == slots["domain"] and device.device_class == slots.get("device_class", device.device_class)
+    }
     return found.pop() if len(found) == 1 else "cover" if slots["domain"] == "cover" else None
 
 
 def _target_of(call: ToolCall) -> dict[str, Any]:
-    return {slot: call.arguments[slot] for slot in ("name", "area", "floor", "domain", "device_class") if slot in call.arguments}
+    return {
+        slot: call.arguments[slot]
+        for slot in ("name", "area", "floor", "domain", "device_class")
+        if slot in call.arguments
+    }
 
 
 def _rest_of(call: ToolCall) -> dict[str, Any]:
@@ -90,25 +101,31 @@ def _after_command(speaker: Speaker, house: House, call: ToolCall) -> Example:
     if roll < 0.45 and "name" in call.arguments:
         return _same_place(speaker, house, call)
     intent, tool, extra, slots = _change(speaker, kind, call)
-    question, pattern = speaker.say(intent, **slots)
+    question, pattern = speaker.say(intent, slots)
     return Example("follow-up", question, calls((tool, {**_target_of(call), **extra})), (pattern,))
 
 
 def _same_elsewhere(speaker: Speaker, house: House, call: ToolCall, kind: str | None) -> Example:
-    """ "And the bedroom?", "and the desk lamp": the same tool and value, another target."""
+    """The same again ("and the bedroom?", "and the desk lamp"): the same tool and value, another target."""
     rng = speaker.rng
     if kind is None:
         raise NoSuchQuestionError("follow-up")
     if "name" in call.arguments:
-        others = [device for device in commanded(house) if device.domain == house_domain(house, call)
-                  and (device.name != call.arguments["name"] or device.area != call.arguments.get("area", device.area))]
+        others = [
+            device
+            for device in commanded(house)
+            if device.domain == house_domain(house, call)
+            and (device.name != call.arguments["name"] or device.area != call.arguments.get("area", device.area))
+        ]
         device = pick(speaker, others)
         target = targets.named(rng, house, device)
         question, pattern = speaker.say("same_for", question=rng.random() < 0.4, names=target.names, x=target.text)
         return Example("follow-up", question, calls((call.name, {**target.arguments, **_rest_of(call)})), (pattern,))
     if "area" not in call.arguments:
         raise NoSuchQuestionError("follow-up")
-    areas = {device.area for device in house.devices if targets.holds(device, kind) and device.area != call.arguments["area"]}
+    areas = {
+        device.area for device in house.devices if targets.holds(device, kind) and device.area != call.arguments["area"]
+    }
     return _in_area(speaker, call, sorted(areas))
 
 
@@ -117,15 +134,19 @@ def _in_area(speaker: Speaker, call: ToolCall, areas: list[str]) -> Example:
         raise NoSuchQuestionError("follow-up")
     rng = speaker.rng
     area = rng.choice(areas)
-    question, pattern = speaker.say("same_in", question=rng.random() < 0.5, names=frozenset(area.lower().split()),
-                                    a=targets.area_said(rng, area))
+    question, pattern = speaker.say(
+        "same_in", question=rng.random() < 0.5, names=frozenset(area.lower().split()), a=targets.area_said(rng, area)
+    )
     return Example("follow-up", question, calls((call.name, {**call.arguments, "area": area})), (pattern,))
 
 
 def _same_place(speaker: Speaker, house: House, call: ToolCall) -> Example:
-    """ "Is it on?" after a command: the state of what was just spoken of."""
-    found = [device for device in house.devices if device.name == call.arguments["name"]
-             and device.area == call.arguments.get("area", device.area)]
+    """After a command ("is it on?"): the state of what was just spoken of."""
+    found = [
+        device
+        for device in house.devices
+        if device.name == call.arguments["name"] and device.area == call.arguments.get("area", device.area)
+    ]
     return _state_of_it(speaker, found[0], with_area="area" in call.arguments)
 
 
@@ -158,15 +179,29 @@ def _change(speaker: Speaker, kind: str | None, call: ToolCall) -> tuple[str, st
     if kind in ("light", "switch", "outlet", "fan", "media player", "climate"):
         choices.append(("redo" if reverse == ON else "undo", reverse, {}, {}))
     if kind == "light":
-        choices += [("it_brightness", "HassLightSet", {"brightness": percent}, said), ("it_color", "HassLightSet", {"color": color}, {"c": color}),
-                    ("it_dim", "HassLightSet", {"brightness": DIM}, {}), ("it_bright", "HassLightSet", {"brightness": BRIGHT}, {})]
+        choices += [
+            ("it_brightness", "HassLightSet", {"brightness": percent}, said),
+            ("it_color", "HassLightSet", {"color": color}, {"c": color}),
+            ("it_dim", "HassLightSet", {"brightness": DIM}, {}),
+            ("it_bright", "HassLightSet", {"brightness": BRIGHT}, {}),
+        ]
     if kind in COVERS:
-        choices += [("it_open" if reverse == ON else "it_close", reverse, {}, {}), ("it_half", "HassSetPosition", {"position": 50}, {}),
-                    ("it_position", "HassSetPosition", {"position": percent}, said)]
+        choices += [
+            ("it_open" if reverse == ON else "it_close", reverse, {}, {}),
+            ("it_half", "HassSetPosition", {"position": 50}, {}),
+            ("it_position", "HassSetPosition", {"position": percent}, said),
+        ]
     if kind == "lock":
         choices.append(("it_lock" if reverse == ON else "it_unlock", reverse, {}, {}))
     if kind == "climate":
-        choices.append(("it_climate", "HassClimateSetTemperature", {"temperature": warmth}, {"v": values.degrees_said(rng, warmth)}))
+        choices.append(
+            (
+                "it_climate",
+                "HassClimateSetTemperature",
+                {"temperature": warmth},
+                {"v": values.degrees_said(rng, warmth)},
+            )
+        )
     if kind == "media player":
         choices.append(("it_volume", "HassSetVolume", {"volume_level": percent}, said))
     if kind == "fan":
@@ -176,14 +211,23 @@ def _change(speaker: Speaker, kind: str | None, call: ToolCall) -> tuple[str, st
     return rng.choice(choices)
 
 
-_THEM = (("light", "them_off", OFF), ("light", "them_on", ON), ("switch", "them_off", OFF), ("fan", "them_off", OFF),
-         ("cover", "them_open", ON), ("cover", "them_close", OFF), ("lock", "them_lock", ON))
+_THEM = (
+    ("light", "them_off", OFF),
+    ("light", "them_on", ON),
+    ("switch", "them_off", OFF),
+    ("fan", "them_off", OFF),
+    ("cover", "them_open", ON),
+    ("cover", "them_close", OFF),
+    ("lock", "them_lock", ON),
+)
 
 
 def _after_list(speaker: Speaker, house: House, call: ToolCall) -> Example:
     rng = speaker.rng
     domain = call.arguments.get("domain")
-    reactions = [row for row in _THEM if row[0] == domain and call.arguments.get("state") not in (_RESULT[row[1]], None)]
+    reactions = [
+        row for row in _THEM if row[0] == domain and call.arguments.get("state") not in (_RESULT[row[1]], None)
+    ]
     if reactions and rng.random() < 0.5:
         _, intent, tool = rng.choice(reactions)
         question, pattern = speaker.say(intent)
@@ -216,21 +260,27 @@ def _about_it(speaker: Speaker, house: House, before: Example) -> Example:
 
 def _other_reading(speaker: Speaker, house: House) -> Example:
     rng = speaker.rng
-    found = [device for device in house.devices if device.kind.word == "temperature" and device.state is not None
-             and sum(one.kind.word == "temperature" and one.area == device.area for one in house.devices) == 1]
+    found = [
+        device
+        for device in house.devices
+        if device.kind.word == "temperature"
+        and device.state is not None
+        and sum(one.kind.word == "temperature" and one.area == device.area for one in house.devices) == 1
+    ]
     area = pick(speaker, found).area
     device = next(device for device in found if device.area == area)
-    question, pattern = speaker.say("same_in", question=True, names=frozenset(area.lower().split()), a=targets.area_said(rng, area))
+    question, pattern = speaker.say(
+        "same_in", question=True, names=frozenset(area.lower().split()), a=targets.area_said(rng, area)
+    )
     if "do" in question.lower().split():
         raise NoSuchQuestionError("follow-up")
-    answer = f"The temperature in {targets.the(area)} is {device.state} °C."
+    answer = f"The temperature in {the(area)} is {device.state} °C."
     return Example("follow-up", question, Assistant(answer), (pattern,))
 
 
-def _chosen(speaker: Speaker, house: House, before: Turn) -> Example:
+def _chosen(speaker: Speaker, house: House, before: Turn, act: Action) -> Example:
     """The answer to a question back: one of the devices, by area, name or place in the list, or both."""
-    rng, act, devices = speaker.rng, before.action, before.devices
-    assert act is not None
+    rng, devices = speaker.rng, before.devices
     device = rng.choice(devices)
     slots: dict[str, str] = {}
     names: frozenset[str] = frozenset()
@@ -241,7 +291,7 @@ def _chosen(speaker: Speaker, house: House, before: Turn) -> Example:
         if sum(one.area == device.area for one in devices) > 1:
             raise NoSuchQuestionError("follow-up")
         room = targets.lower(rng, device.area)
-        slots, names = {"a": targets.the(room), "b": room}, frozenset(device.area.lower().split())
+        slots, names = {"a": the(room), "b": room}, frozenset(device.area.lower().split())
     elif intent == "pick_name":
         same_name = sum(one.name.lower() == device.name.lower() for one in devices) > 1
         first = device.name.lower().rsplit(" ", 1)[0]
@@ -253,7 +303,7 @@ def _chosen(speaker: Speaker, house: House, before: Turn) -> Example:
         chosen = list(devices)
     else:
         chosen = [devices[intent == "pick_second"]]
-    question, pattern = speaker.say(intent, names=names, **slots)
+    question, pattern = speaker.say(intent, slots, names=names)
     made = [(act.tool, {**_exact(house, one), **act.extra}) for one in chosen]
     return Example("ask-back-answer", question, calls(*made), (pattern,))
 

@@ -32,7 +32,9 @@ def _words_of(house: House) -> set[str]:
 def _foreign_name(speaker: Speaker, house: House, kind: str) -> str:
     """Return a name for a device that the home does not have, not even as a part of another name."""
     rng = speaker.rng
-    name = made_up.name(rng, rng.choice(DEVICES[kind]).split(" ")[-1]) if rng.random() < 0.5 else rng.choice(DEVICES[kind])
+    name = (
+        made_up.name(rng, rng.choice(DEVICES[kind]).split(" ")[-1]) if rng.random() < 0.5 else rng.choice(DEVICES[kind])
+    )
     known = _words_of(house)
     kind_words = {word for one in COMMANDED for word in KIND_WORDS[one][0]}
     if any(name in word or word in name or word.endswith(name.split(" ")[-1]) for word in known) or name in kind_words:
@@ -77,8 +79,16 @@ def _elsewhere(speaker: Speaker, house: House) -> Example:
     """A device that stands in another area than the one named."""
     rng = speaker.rng
     device = pick(speaker, commanded(house))
-    others = [area for area in house.areas if not any(one.area == area and one.name.lower() == device.name.lower() for one in house.devices)]
-    if not others or device.name.lower() in KIND_WORDS[device.kind.word][0] or device.area.lower() in device.name.lower():
+    others = [
+        area
+        for area in house.areas
+        if not any(one.area == area and one.name.lower() == device.name.lower() for one in house.devices)
+    ]
+    if (
+        not others
+        or device.name.lower() in KIND_WORDS[device.kind.word][0]
+        or device.area.lower() in device.name.lower()
+    ):
         raise NoSuchQuestionError("elsewhere")
     area = rng.choice(others)
     name, room = device.name.lower(), targets.lower(rng, area)
@@ -133,7 +143,9 @@ def _asked(speaker: Speaker, target: Target, answer: str, *, questions: bool = T
     rng = speaker.rng
     if questions and rng.random() < 0.3 and target.kind in SAID_STATES:
         ways = rng.choice(list(SAID_STATES[target.kind].values()))
-        question, pattern = speaker.say("is_state", question=True, names=target.names, d=target.text, s=rng.choice(ways))
+        question, pattern = speaker.say(
+            "is_state", question=True, names=target.names, d=target.text, s=rng.choice(ways)
+        )
         return Example("absent", question, text(answer), (pattern,))
     one = said(speaker, target, action(rng, target.kind))
     return Example("absent", one.question, text(answer), one.patterns)
@@ -160,11 +172,17 @@ def _by_last_word(house: House) -> dict[str, list[Device]]:
 def askable(house: House) -> list[tuple[str, list[Device]]]:
     """Return the words that fit several devices of one sort, with those devices."""
     return [
-        (word, devices) for word, devices in _by_last_word(house).items()
-        if len(devices) > 1 and all(device.kind.word in COMMANDED for device in devices)
-        and len({device.domain for device in devices}) == 1 and not word.isdigit()
+        (word, devices)
+        for word, devices in _by_last_word(house).items()
+        if len(devices) > 1
+        and all(device.kind.word in COMMANDED for device in devices)
+        and len({device.domain for device in devices}) == 1
+        and not word.isdigit()
         and not any(word in device.area.lower() for device in devices)
-        and (all(device.name.lower() == word for device in devices) or not any(device.name.lower() == word for device in devices))
+        and (
+            all(device.name.lower() == word for device in devices)
+            or not any(device.name.lower() == word for device in devices)
+        )
     ]
 
 
@@ -181,7 +199,7 @@ def ambiguous(speaker: Speaker, house: House) -> tuple[list[Device], str, Action
     word, devices = speaker.rng.choice(askable(house) or _none())
     act = action(speaker.rng, devices[0].kind.word)
     spoken = speaker.rng.choice((f"the {word}", f"the {word}", word, f"my {word}"))
-    question, pattern = speaker.say(act.intent, names=frozenset([word]), t=spoken, **act.slots)
+    question, pattern = speaker.say(act.intent, act.slots, names=frozenset([word]), t=spoken)
     return devices, word, act, question, pattern
 
 
@@ -199,15 +217,21 @@ def partial(speaker: Speaker, house: House) -> Example:
     """The last word of a name, or the word for its kind, stands for the one device that it fits."""
     rng = speaker.rng
     said_alone = [
-        (word, devices[0]) for word, devices in _by_last_word(house).items()
-        if len(devices) == 1 and devices[0].kind.word in COMMANDED and devices[0].name.lower() != word and not word.isdigit()
+        (word, devices[0])
+        for word, devices in _by_last_word(house).items()
+        if len(devices) == 1
+        and devices[0].kind.word in COMMANDED
+        and devices[0].name.lower() != word
+        and not word.isdigit()
         and not any(word in plural for _, plural in KIND_WORDS.values())
         and sum(word in f"{one.area} {one.name}".lower().split() for one in house.devices) <= 1
     ]
     if not said_alone:
         raise NoSuchQuestionError("partial")
     word, device = rng.choice(said_alone)
-    target = Target(rng.choice((f"the {word}", f"the {word}", word)), {"name": device.name}, device.kind.word, frozenset([word]))
+    target = Target(
+        rng.choice((f"the {word}", f"the {word}", word)), {"name": device.name}, device.kind.word, frozenset([word])
+    )
     one = said(speaker, target, action(rng, device.kind.word))
     return Example("partial-name", one.question, one.answer, one.patterns)
 
@@ -215,7 +239,9 @@ def partial(speaker: Speaker, house: House) -> Example:
 def event(speaker: Speaker, house: House) -> Example:
     """A sensor reports a change; the answer tells a person about it in one sentence."""
     rng = speaker.rng
-    changed = [device for device in house.devices if device.state is not None and device.domain not in ("scene", "todo")]
+    changed = [
+        device for device in house.devices if device.state is not None and device.domain not in ("scene", "todo")
+    ]
     device = pick(speaker, changed)
     now, unit = device.state, device.unit or device.kind.unit
     if device.kind.states:
@@ -232,7 +258,7 @@ def alert(device: Device) -> str:
     """Return the sentence that tells of a device's new state."""
     who = device.name if device.domain == "person" else f"{the(device.name)} in {the(device.area)}"
     what = predicate(device)
-    if device.state in ("wet",) or (device.kind.word in ("smoke", "gas") and device.state == "detected"):
+    if device.state == "wet" or (device.kind.word in ("smoke", "gas") and device.state == "detected"):
         return f"Warning: {who} {what}!"
     return f"{who} is now {what[3:]}." if what.startswith("is ") else f"{who} now {what}."
 

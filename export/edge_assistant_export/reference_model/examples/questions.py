@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from edge_assistant_export.reference_model.homes import House
 
 _SENSES = {"motion": "motion", "occupancy": "somebody", "smoke": "smoke", "gas": "gas"}
-_GROUP = {"outlet": "switch", "door": "opening", "window": "opening", "motion": "detector", "occupancy": "detector",
-          "smoke": "detector", "gas": "detector"}
+_GROUP = {
+    "outlet": "switch",
+    "door": "opening",
+    "window": "opening",
+    "motion": "detector",
+    "occupancy": "detector",
+    "smoke": "detector",
+    "gas": "detector",
+}
 _SILENT = "has not reported yet"
 
 
@@ -72,7 +79,13 @@ def state(speaker: Speaker, house: House) -> Example:
     target = targets.named(rng, house, device)
     intent = "state"
     if rng.random() < 0.2:
-        either = {"light": "either", "switch": "either", "fan": "either", "cover": "either_open", "lock": "either_locked"}
+        either = {
+            "light": "either",
+            "switch": "either",
+            "fan": "either",
+            "cover": "either_open",
+            "lock": "either_locked",
+        }
         opening = device.kind.word in ("door", "window")
         intent = "either_open" if opening else either.get(device.domain, "state")
     question, pattern = speaker.say(intent, question=True, names=target.names, d=target.text)
@@ -114,10 +127,14 @@ def quantity(speaker: Speaker, house: House) -> Example:
         area = pick(speaker, able).area
         sensors = [device for device in able if device.area == area]
         there = [device for device in house.devices if device.area == area]
-    climates = [device for device in there if device.domain == "climate"] if word == "temperature" and not sensors else []
+    climates = (
+        [device for device in there if device.domain == "climate"] if word == "temperature" and not sensors else []
+    )
     if len(sensors) > 1 or len(climates) > 1 or (climates and "temperature" not in climates[0].properties):
         raise NoSuchQuestionError(word)
-    question, pattern = speaker.say(word, question=True, names=frozenset(area.lower().split()), a=targets.area_said(rng, area))
+    question, pattern = speaker.say(
+        word, question=True, names=frozenset(area.lower().split()), a=targets.area_said(rng, area)
+    )
     return Example("area-reading", question, text(_measured(area, QUANTITIES[word], [*sensors, *climates])), (pattern,))
 
 
@@ -132,15 +149,26 @@ def _measured(area: str, word: str, sources: list[Device]) -> str:
     return f"The {word} in {the(area)} is {source.state} {source.unit or source.kind.unit}."
 
 
-_PROPERTIES = {"brightness": "brightness_of", "color": "color_of", "position": "position_of", "target": "target_of",
-               "speed": "speed_of", "volume": "volume_of", "battery": "battery_of"}
+_PROPERTIES = {
+    "brightness": "brightness_of",
+    "color": "color_of",
+    "position": "position_of",
+    "target": "target_of",
+    "speed": "speed_of",
+    "volume": "volume_of",
+    "battery": "battery_of",
+}
 
 
 def property_of(speaker: Speaker, house: House) -> Example:
     """Brightness, color, position, target, speed, volume, battery of one device; of one that is off, that it is off."""
     rng = speaker.rng
-    asked = [(device, name) for device in house.devices for name in device.kind.properties
-             if name in _PROPERTIES and (name in device.properties or device.state == "off")]
+    asked = [
+        (device, name)
+        for device in house.devices
+        for name in device.kind.properties
+        if name in _PROPERTIES and (name in device.properties or device.state == "off")
+    ]
     if not asked:
         raise NoSuchQuestionError("property")
     device, name = rng.choice(asked)
@@ -164,12 +192,27 @@ def time(speaker: Speaker, house: House) -> Example:
 
 
 _LISTED: dict[str, dict[str, tuple[str, ...]]] = {
-    "light": SAID_STATES["light"], "switch": SAID_STATES["switch"], "outlet": SAID_STATES["switch"], "fan": SAID_STATES["fan"],
-    "lock": SAID_STATES["lock"], "blind": SAID_STATES["cover"], "curtain": SAID_STATES["cover"], "shutter": SAID_STATES["cover"],
-    "awning": SAID_STATES["cover"], "garage": SAID_STATES["cover"], "gate": SAID_STATES["cover"], "cover": SAID_STATES["cover"],
-    "door": SAID_STATES["opening"], "window": SAID_STATES["opening"], "climate": {"on": ("on", "running"), "off": ("off", "turned off")},
-    "media player": SAID_STATES["media player"], "vacuum": SAID_STATES["vacuum"], "motion": SAID_STATES["detector"],
-    "smoke": SAID_STATES["detector"], "leak": SAID_STATES["leak"], "occupancy": SAID_STATES["detector"],
+    "light": SAID_STATES["light"],
+    "switch": SAID_STATES["switch"],
+    "outlet": SAID_STATES["switch"],
+    "fan": SAID_STATES["fan"],
+    "lock": SAID_STATES["lock"],
+    "blind": SAID_STATES["cover"],
+    "curtain": SAID_STATES["cover"],
+    "shutter": SAID_STATES["cover"],
+    "awning": SAID_STATES["cover"],
+    "garage": SAID_STATES["cover"],
+    "gate": SAID_STATES["cover"],
+    "cover": SAID_STATES["cover"],
+    "door": SAID_STATES["opening"],
+    "window": SAID_STATES["opening"],
+    "climate": {"on": ("on", "running"), "off": ("off", "turned off")},
+    "media player": SAID_STATES["media player"],
+    "vacuum": SAID_STATES["vacuum"],
+    "motion": SAID_STATES["detector"],
+    "smoke": SAID_STATES["detector"],
+    "leak": SAID_STATES["leak"],
+    "occupancy": SAID_STATES["detector"],
 }
 _MEASURED = ("temperature", "humidity", "battery", "power", "co2", "energy", "illuminance", "soil moisture")
 
@@ -196,8 +239,14 @@ def listing(speaker: Speaker, house: House) -> Example:
     if roll < 0.5:
         kind = rng.choice([word for word in pool if word in _LISTED])
         wanted, ways = rng.choice(list(_LISTED[kind].items()))
-        question, pattern = speaker.say("list_state", question=True, ks=rng.choice(KIND_WORDS[kind][1]), s=rng.choice(ways),
-                                        k=KIND_WORDS[kind][0][0], w=place)
+        question, pattern = speaker.say(
+            "list_state",
+            question=True,
+            ks=rng.choice(KIND_WORDS[kind][1]),
+            s=rng.choice(ways),
+            k=KIND_WORDS[kind][0][0],
+            w=place,
+        )
         arguments = {**slots, **targets.kind_slots(kind), "state": wanted}
     elif roll < 0.65:
         kind = rng.choice([word for word in pool if word in KIND_WORDS and word not in _MEASURED])
@@ -212,8 +261,9 @@ def listing(speaker: Speaker, house: House) -> Example:
         arguments = {**slots, "state": "on"}
     else:
         kind = rng.choice(_MEASURED)
-        question, pattern = speaker.say("list_sensor", question=True, ks=rng.choice(KIND_WORDS[kind][1]),
-                                        k=KIND_WORDS[kind][0][0], w=place)
+        question, pattern = speaker.say(
+            "list_sensor", question=True, ks=rng.choice(KIND_WORDS[kind][1]), k=KIND_WORDS[kind][0][0], w=place
+        )
         arguments = {**slots, **targets.kind_slots(kind)}
     return Example("list", question, calls(("HassGetState", arguments)), (pattern,))
 

@@ -1,5 +1,7 @@
 """What is said after an answer: the same elsewhere, the reverse, another value for what was just spoken of."""
 
+# ruff: noqa: E501 - a line of the lexicon is one way of saying something
+
 from __future__ import annotations
 
 FOLLOW_UPS: dict[str, str] = {

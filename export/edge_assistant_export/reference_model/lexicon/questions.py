@@ -1,5 +1,7 @@
 """Questions about states and readings. `{d}` is one device, `{s}` a state, `{ks}` a kind in the plural, `{w}` where."""
 
+# ruff: noqa: E501 - a line of the lexicon is one way of saying something
+
 from __future__ import annotations
 
 QUESTIONS: dict[str, str] = {

@@ -3,6 +3,8 @@
 `{t}` is a device or a group, `{n}` a percentage as it is said, `{v}` another value.
 """
 
+# ruff: noqa: E501 - a line of the lexicon is one way of saying something
+
 from __future__ import annotations
 
 SETTINGS: dict[str, str] = {

@@ -1,5 +1,7 @@
 """What is no command and no question about the home: greetings, thanks, and all that is none of its business."""
 
+# ruff: noqa: E501 - a line of the lexicon is one way of saying something
+
 from __future__ import annotations
 
 TALK: dict[str, str] = {

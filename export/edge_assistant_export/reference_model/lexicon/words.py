@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 KIND_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "light": (("light", "lamp", "lighting", "light bulb"), ("lights", "lamps", "bulbs", "light bulbs", "lights", "lights")),
+    "light": (
+        ("light", "lamp", "lighting", "light bulb"),
+        ("lights", "lamps", "bulbs", "light bulbs", "lights", "lights"),
+    ),
     "switch": (("switch",), ("switches",)),
     "outlet": (("outlet", "plug", "socket"), ("outlets", "plugs", "sockets", "power outlets", "smart plugs")),
     "fan": (("fan", "ventilator"), ("fans", "ventilators")),
@@ -18,8 +21,14 @@ KIND_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("heating", "thermostat", "heat", "heater", "radiator", "ac", "air conditioning"),
         ("thermostats", "radiators", "heaters", "heating units", "air conditioners"),
     ),
-    "media player": (("media player", "music", "speaker", "player"), ("media players", "speakers", "players", "music players")),
-    "vacuum": (("vacuum", "robot vacuum", "hoover", "vacuum cleaner"), ("vacuums", "robot vacuums", "hoovers", "vacuum cleaners")),
+    "media player": (
+        ("media player", "music", "speaker", "player"),
+        ("media players", "speakers", "players", "music players"),
+    ),
+    "vacuum": (
+        ("vacuum", "robot vacuum", "hoover", "vacuum cleaner"),
+        ("vacuums", "robot vacuums", "hoovers", "vacuum cleaners"),
+    ),
     "scene": (("scene",), ("scenes",)),
     "todo": (("list", "todo list"), ("lists", "todo lists", "to do lists")),
     "temperature": (("temperature",), ("temperatures", "temperature sensors", "thermometers")),
@@ -42,21 +51,41 @@ KIND_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 SAID_STATES: dict[str, dict[str, tuple[str, ...]]] = {
-    "light": {"on": ("on", "on", "lit", "turned on", "switched on"), "off": ("off", "off", "out", "turned off", "switched off")},
-    "switch": {"on": ("on", "on", "running", "turned on", "switched on"), "off": ("off", "off", "turned off", "switched off")},
+    "light": {
+        "on": ("on", "on", "lit", "turned on", "switched on"),
+        "off": ("off", "off", "out", "turned off", "switched off"),
+    },
+    "switch": {
+        "on": ("on", "on", "running", "turned on", "switched on"),
+        "off": ("off", "off", "turned off", "switched off"),
+    },
     "fan": {"on": ("on", "on", "running", "spinning", "turned on"), "off": ("off", "off", "turned off", "stopped")},
     "lock": {"locked": ("locked", "locked", "bolted", "secured"), "unlocked": ("unlocked", "unlocked", "not locked")},
     "cover": {"open": ("open", "open", "opened", "up"), "closed": ("closed", "closed", "shut", "down")},
     "opening": {"open": ("open", "open", "opened", "ajar"), "closed": ("closed", "closed", "shut")},
-    "climate": {"on": ("on", "running", "turned on"), "off": ("off", "turned off"), "heat": ("heating",), "cool": ("cooling",)},
+    "climate": {
+        "on": ("on", "running", "turned on"),
+        "off": ("off", "turned off"),
+        "heat": ("heating",),
+        "cool": ("cooling",),
+    },
     "media player": {"playing": ("playing", "running"), "paused": ("paused", "on pause"), "off": ("off", "turned off")},
-    "vacuum": {"cleaning": ("cleaning", "running", "vacuuming", "at work"), "docked": ("docked", "charging", "in its dock"),
-               "returning": ("returning", "on its way back", "on the way home")},
+    "vacuum": {
+        "cleaning": ("cleaning", "running", "vacuuming", "at work"),
+        "docked": ("docked", "charging", "in its dock"),
+        "returning": ("returning", "on its way back", "on the way home"),
+    },
     "detector": {"detected": ("triggered", "active", "detecting something"), "clear": ("clear", "quiet", "all clear")},
     "leak": {"wet": ("wet", "triggered", "damp"), "dry": ("dry",)},
 }
 
-QUANTITIES = {"temperature": "temperature", "humidity": "humidity", "illuminance": "illuminance", "co2": "co2", "power": "power"}
+QUANTITIES = {
+    "temperature": "temperature",
+    "humidity": "humidity",
+    "illuminance": "illuminance",
+    "co2": "co2",
+    "power": "power",
+}
 """Kinds of sensor that an area may be asked for by what they measure; the word is the one in the answer."""
 
 UNDIRECTED = ("upstairs", "downstairs", "outside", "outdoors")
@@ -70,4 +99,3 @@ CHAT = {
     "identity": "I am the assistant of this home.",
     "off_topic": "I can only help with this home.",
 }
-

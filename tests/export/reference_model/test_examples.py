@@ -1,0 +1,162 @@
+"""Questions and their answers: the same from the same seed, true of the home, and calls that the home can carry out."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from edge_assistant.home.actions import check_arguments, plan
+from edge_assistant.home.registry import Home
+from edge_assistant.home.resolve import resolve, target_of
+from edge_assistant.text.messages import ToolCall
+from edge_assistant_export.reference_model import homes
+from edge_assistant_export.reference_model.conversations import Conversation, questions, random_conversation
+from edge_assistant_export.reference_model.examples import MAKERS
+from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker
+from edge_assistant_export.reference_model.homes import House
+from edge_assistant_export.reference_model.phrasing import is_held_out
+
+CONVERSATIONS = 250
+QUESTIONS = 8
+
+
+def some(seed: int, count: int = CONVERSATIONS) -> list[tuple[Conversation, Example]]:
+    rng = Random(seed)
+    found = []
+    for _ in range(count):
+        speaker, talk = random_conversation(rng, 2, 16)
+        found += [(talk, one) for one, _ in zip(questions(speaker, talk), range(QUESTIONS), strict=False)]
+    return found
+
+
+def of_kind(maker: object, house: House, seed: int) -> Example | None:
+    try:
+        return maker(Speaker(Random(seed)), house)  # type: ignore[operator]
+    except NoSuchQuestionError:
+        return None
+
+
+def test_the_same_seed_gives_the_same_questions() -> None:
+    assert some(3, 20) == some(3, 20)
+    assert some(3, 20) != some(4, 20)
+
+
+def test_every_call_can_be_carried_out_in_its_home() -> None:
+    for talk, example in some(1):
+        home = Home(talk.house.devices)
+        for call in example.answer.calls:
+            check_arguments(call)
+            if call.name not in {"HassGetState", "HassStartTimer", "HassCancelTimer"} and not _after_nothing(
+                example, home, call
+            ):
+                assert plan(call, home), (example, talk.head)
+
+
+def _after_nothing(example: Example, home: Home, call: ToolCall) -> bool:
+    """Say whether a follow-up speaks of "them" after a list in which there were none: the runtime says so."""
+    return example.kind == "follow-up" and not {"name", "item"} & call.arguments.keys() and not _found(home, call)
+
+
+def _found(home: Home, call: ToolCall) -> bool:
+    try:
+        return bool(resolve(home, target_of(call.arguments)))
+    except LookupError:
+        return False
+
+
+def test_a_name_in_a_call_is_spelt_as_the_home_spells_it() -> None:
+    for talk, example in some(2):
+        names = {device.name for device in talk.house.devices}
+        areas = {device.area for device in talk.house.devices}
+        for call in example.answer.calls:
+            if "Timer" not in call.name:
+                assert call.arguments.get("name", None) in {None, *names}
+                assert call.arguments.get("area", None) in {None, *areas}
+
+
+def test_training_never_uses_a_held_out_pattern() -> None:
+    for _, example in some(5):
+        for pattern in example.patterns:
+            intent, _, skeleton = pattern.partition("|")
+            assert not is_held_out(intent, skeleton)
+
+
+def test_sentences_are_one_line_and_end() -> None:
+    for _, example in some(6):
+        assert bool(example.answer.text) != bool(example.answer.calls)
+        if example.answer.text:
+            assert "\n" not in example.answer.text
+            assert example.answer.text[-1] in ".?!"
+            assert example.answer.text[0] == example.answer.text[0].upper()
+
+
+def test_every_kind_of_question_comes_up() -> None:
+    kinds = {example.kind for _, example in some(7)}
+    assert kinds >= {
+        *(
+            "on-off",
+            "cover",
+            "lock",
+            "brightness",
+            "color",
+            "climate",
+            "position",
+            "speed",
+            "volume",
+            "media",
+            "vacuum",
+        ),
+        *(
+            "scene",
+            "timer",
+            "list-item",
+            "several",
+            "indirect",
+            "yes-no",
+            "state",
+            "property",
+            "reading",
+            "area-reading",
+        ),
+        *(
+            "person",
+            "who",
+            "time",
+            "list",
+            "absent",
+            "ask-back",
+            "ask-back-answer",
+            "follow-up",
+            "partial-name",
+            "event",
+        ),
+        *("talk", "off-topic"),
+    }
+
+
+@pytest.mark.parametrize("maker", [maker for maker, _ in MAKERS], ids=lambda maker: maker.__name__)
+def test_each_maker_finds_a_home_to_ask_about(maker: object) -> None:
+    rng = Random(11)
+    made = [of_kind(maker, homes.house(rng, 6, 16), seed) for seed in range(60)]
+    assert any(made)
+
+
+def test_yes_and_no_agree_with_the_home() -> None:
+    for talk, example in some(8):
+        if example.kind == "person" and example.answer.text.startswith(("Yes", "No")):
+            name = example.answer.text.split(", ")[1].split(" is ")[0]
+            state = next(device.state for device in talk.house.devices if device.name == name)
+            assert example.answer.text.endswith(f"{name} is {state}.")
+
+
+def test_a_question_back_names_two_devices_of_the_home() -> None:
+    asked = [(talk, example) for talk, example in some(9) if example.answer.text.startswith("Which one: ")]
+    assert asked
+    for talk, example in asked:
+        named = [
+            device
+            for device in talk.house.devices
+            if device.name in example.answer.text and device.area in example.answer.text
+        ]
+        assert len(named) >= 2
