@@ -73,14 +73,20 @@ def verify(
     if text is None:
         texts = sample(checkpoint, -(-tokens // _SAMPLED), min(_SAMPLED, longest), progress=progress)
     else:
-        texts = _cut(text, Tokenizer(bundle.tokenizer_path), bundle.manifest.special_ids.get("<s>"), longest, tokens)
+        begin = bundle.manifest.special_ids.get("<s>")
+        texts = _cut(text, Tokenizer(bundle.tokenizer_path), begin, longest, tokens)
     texts = [ids for ids in texts if len(ids) > 1]
     if not texts:
         raise VerificationError(bundle_path, "there is too little text: no token of it has one that follows")
+    return compare(bundle, texts, forward_all(checkpoint, texts))
+
+
+def compare(bundle: Bundle, texts: Sequence[Sequence[int]], expected: Iterable[Float32]) -> Verification:
+    """Compare what a bundle makes of texts, of two tokens or more, with the logits [n, vocab] expected of each."""
+    longest = max(len(ids) for ids in texts)
     settings = EngineSettings(kv_cache_bytes=longest * cache_bytes_per_token(bundle.manifest))
     with Engine.load(bundle, settings) as engine:
-        expected = forward_all(checkpoint, texts)
-        return _summary(_compare(ids, next(expected), engine.score(ids)) for ids in texts)
+        return _summary(_distances(ids, logits, engine.score(ids)) for ids, logits in zip(texts, expected, strict=True))
 
 
 def record(bundle_path: Path, result: Verification) -> None:
@@ -108,13 +114,12 @@ def _cut(text: str, tokenizer: Tokenizer, begin: int | None, longest: int, token
     for paragraph in text.split("\n\n"):
         if tokens <= len(first):
             break
-        ids = [*first, *tokenizer.encode(paragraph.strip())][: min(longest, tokens)]
-        texts.append(ids)
-        tokens -= len(ids)
+        texts.append([*first, *tokenizer.encode(paragraph.strip())][: min(longest, tokens)])
+        tokens -= len(texts[-1])
     return texts
 
 
-def _compare(ids: Sequence[int], expected: Float32, found: Float32) -> Float32:
+def _distances(ids: Sequence[int], expected: Float32, found: Float32) -> Float32:
     """Return [n - 1, 4]: KL divergence, agreement, and -log p and -log q of the token that follows."""
     following = np.asarray(ids[1:])
     result = np.empty((len(following), 4), np.float32)
