@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -22,8 +23,11 @@ from edge_assistant.errors import CheckpointError
 
 Float32 = npt.NDArray[np.float32]
 
-# What each type of the header is read as; bfloat16 is the upper half of a float32.
-_READ_AS: Final[Mapping[str, np.dtype[Any]]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_READ_AS: Final[Mapping[str, np.dtype[Any]]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
 # The reference implementation's own limit: a longer header is not one.
 _LONGEST_HEADER: Final = 100_000_000
 
@@ -81,11 +85,7 @@ class SafetensorsFile:
         raw = np.empty(shape, dtype)
         row_bytes = math.prod(shape[1:]) * dtype.itemsize
         self._read_into(raw.reshape(-1).view(np.uint8).data, info.offset + start * row_bytes)
-        if info.dtype != "BF16":
-            return raw.astype(np.float32, copy=False)
-        wide = raw.astype(np.uint32)
-        wide <<= 16
-        return wide.view(np.float32)
+        return raw.astype(np.float32, copy=False)
 
     def check_dtype(self, name: str) -> np.dtype[Any]:
         """Return the type a tensor is stored as, once it is known to be one that can be read.
