@@ -13,9 +13,9 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from edge_assistant_export.synth import SHAPES
 
 from edge_assistant.bundle import Architecture
+from edge_assistant_export.synth import SHAPES
 
 _TYPE = gguf.GGMLQuantizationType.Q4_0
 

@@ -299,8 +299,8 @@ class OutputWriteError(ExportError, OSError):
     def __init__(self, path: Path, needed: int, reason: OSError) -> None:
         """`path` is the bundle's folder, `needed` its size in bytes."""
         super().__init__(
-            f"{path} could not be written ({reason.strerror or reason}): the bundle needs {needed / 1e9:.2f} GB of space; "
-            f"nothing is left under its name"
+            f"{path} could not be written ({reason.strerror or reason}): "
+            f"the bundle needs {needed / 1e9:.2f} GB of space; nothing is left under its name"
         )
 
 
