@@ -190,8 +190,9 @@ class _Mistral:
         lengths = self._lengths(ids, mask)
         past = [self._past(number) for number in range(self.architecture.n_layers)]
         keep = graph.input(LOGITS_TO_KEEP, ir.DataType.INT64, (), default=np.array(1, np.int64))
-        start = graph.node("Neg", [self._as_vector(keep)], "logits_start")
+        start = graph.node("Neg", [graph.node("Reshape", [keep, self._index(1)], "kept")], "first_kept")
 
+        last = self.architecture.n_layers - 1
         residual = self._embed(ids)
         normed = self._first_norm(residual)
         presents: list[ir.Value] = []
@@ -199,12 +200,14 @@ class _Mistral:
             at = f"layers.{number}."
             attended, *present = self._attention(number, normed, past[number], lengths)
             presents += present
-            if number == self.architecture.n_layers - 1:
-                attended, residual = (self._last(value, start) for value in (attended, residual))
+            if number == last:
+                attended, residual = (
+                    self._slice(value, start, _END, axis=1, name=f"{value.name}_kept") for value in (attended, residual)
+                )
             output = self._matmul(attended, layer.o, f"{at}o_out")
             normed, residual = self._add_and_norm(output, residual, f"{at}ffn_norm")
             output = self._feed_forward(normed, layer, at)
-            following = "norm" if number == self.architecture.n_layers - 1 else f"layers.{number + 1}.attention_norm"
+            following = "norm" if number == last else f"layers.{number + 1}.attention_norm"
             normed, residual = self._add_and_norm(output, residual, following)
         logits = self._matmul(normed, self.weights.lm_head, "lm_head_out")
 
@@ -231,8 +234,7 @@ class _Mistral:
     def _lengths(self, ids: ir.Value, mask: ir.Value) -> _Lengths:
         graph = self.graph
         one = graph.constant("one", np.array(1, np.int64))
-        axis = graph.constant("at_1", np.array([1], np.int64))
-        last = graph.node("Sub", [graph.node("ReduceSum", [mask, axis], "counts", keepdims=0), one], "last")
+        last = graph.node("Sub", [graph.node("ReduceSum", [mask, self._index(1)], "counts", keepdims=0), one], "last")
         total = graph.node("Gather", [graph.node("Shape", [mask], "mask_shape"), one], "total", axis=0)
         int32 = ir.DataType.INT32.value
         return _Lengths(
@@ -250,10 +252,6 @@ class _Mistral:
         before = graph.node("Sub", [graph.node("Add", [last, one], "lengths"), seq], "before")
         first = graph.node("Unsqueeze", [graph.node("Max", [before, zero], "first"), one], "first_positions")
         return graph.node("Add", [first, steps], "positions")
-
-    def _as_vector(self, scalar: ir.Value) -> ir.Value:
-        shape = self.graph.constant("shape_of_vector", np.array([1], np.int64))
-        return self.graph.node("Reshape", [scalar, shape], f"{scalar.name}_vector")
 
     def _embed(self, ids: ir.Value) -> ir.Value:
         graph, matrix = self.graph, self.weights.embedding
@@ -276,17 +274,16 @@ class _Mistral:
         flat = graph.constant("shape_of_rows", np.array([0, 0, -1], np.int64))
         hidden = graph.node("Reshape", [rows, flat], "embedding_out")
         if matrix.row_size % matrix.block_size:
-            hidden = self._slice(hidden, 0, self.architecture.hidden_size, axis=2, name="embedding_cut")
+            hidden = self._slice(hidden, self._index(0), matrix.row_size, axis=2, name="embedding_cut")
         return hidden
 
-    def _slice(self, value: ir.Value, start: int, end: int, axis: int, name: str) -> ir.Value:
-        bounds = [self.graph.constant(f"at_{number}", np.array([number], np.int64)) for number in (start, end, axis)]
-        return self.graph.node("Slice", [value, *bounds], name)
+    def _slice(self, value: ir.Value, start: ir.Value, end: int, axis: int, name: str) -> ir.Value:
+        bounds = [self._index(number) for number in (end, axis)]
+        return self.graph.node("Slice", [value, start, *bounds], name)
 
-    def _last(self, value: ir.Value, start: ir.Value) -> ir.Value:
-        """Return the last positions of [batch, seq, size], from the negative `start` on."""
-        end, axis = (self.graph.constant(f"at_{number}", np.array([number], np.int64)) for number in (_END, 1))
-        return self.graph.node("Slice", [value, start, end, axis], f"{value.name}_last")
+    def _index(self, number: int) -> ir.Value:
+        """Return a constant of one number, int64 [1]."""
+        return self.graph.constant(f"index_{number}", np.array([number], np.int64))
 
     def _first_norm(self, hidden: ir.Value) -> ir.Value:
         name = "layers.0.attention_norm"

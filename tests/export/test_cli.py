@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -114,16 +115,18 @@ def test_an_output_that_exists_is_refused_before_anything_is_read(tmp_path, caps
 
 def test_ctrl_c_ends_cleanly(tiny_checkpoint, tmp_path):
     program = "from edge_assistant_export.cli import main; raise SystemExit(main())"
-    # Text for an int8 cache is sampled for seconds: time enough to press the keys.
-    command = [sys.executable, "-c", program, "model", tiny_checkpoint(), tmp_path / "out", "--cache", "int8"]
+    # A pipe that nobody writes to: the export waits for its text, with its folder begun, until the keys are pressed.
+    os.mkfifo(tmp_path / "pipe")
+    options = ("--cache", "int8", "--calibration", tmp_path / "pipe")
+    command = [sys.executable, "-c", program, "model", tiny_checkpoint(), tmp_path / "out", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
-        while not list(tmp_path.iterdir()) and child.poll() is None:
+        while not (tmp_path / ".out.partial" / "model.onnx.data").exists() and child.poll() is None:
             time.sleep(0.01)
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
     assert errors == "edge-assistant-export: interrupted\n"
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_help_documents_the_exit_codes(capsys):
