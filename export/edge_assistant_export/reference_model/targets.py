@@ -68,13 +68,18 @@ def _says_its_area(device: Device) -> bool:
     return device.area.lower() in device.name.lower()
 
 
-def named(rng: Random, house: House, device: Device, *, with_area: bool | None = None) -> Target:
-    """Return one device by its name, with its area where that is needed or (by `with_area` or chance) said."""
+def named(rng: Random, house: House, device: Device, *, with_area: bool | None = None, door: bool = False) -> Target:
+    """Return one device by its name, with its area where that is needed or (by `with_area` or chance) said.
+
+    With `door` a lock may go by its door: the front door lock is what "lock the front door" means.
+    """
     if with_area is None:
         with_area = not is_unique(house, device) or (
             rng.random() < 0.25 and device.domain not in ("person", "scene", "todo")
         )
     name = lower(rng, device.name)
+    if door and device.domain == "lock" and name.lower().endswith((" door lock", " gate lock")) and rng.random() < 0.5:
+        name = name[: -len(" lock")]
     words = frozenset(f"{device.name} {device.area}".lower().split())
     if device.domain == "person":
         return Target(device.name if rng.random() < 0.6 else name, {"name": device.name}, "person", words)
@@ -100,12 +105,19 @@ def named(rng: Random, house: House, device: Device, *, with_area: bool | None =
     return Target(text, {"name": device.name, "area": device.area}, device.kind.word, words)
 
 
+def plural(rng: Random, house: House, kind: str) -> str:
+    """Return a word for many of the kind that is no single device's name."""
+    taken = {device.name.lower() for device in house.devices}
+    many = KIND_WORDS[kind][1]
+    return rng.choice([word for word in many if word not in taken] or many)
+
+
 def of_area(rng: Random, house: House, area: str, kind: str, *, singular: bool | None = None) -> Target:
     """Return all devices of a kind in an area, even where there is but one."""
     one, many = KIND_WORDS[kind]
     if singular is None:
         singular = rng.random() < 0.3
-    word, room = rng.choice(one if singular else many), lower(rng, area)
+    word, room = rng.choice(one) if singular else plural(rng, house, kind), lower(rng, area)
     taken = {device.name.lower() for device in house.devices}
     if word in taken or f"{area} {word}".lower() in taken:
         word = f"{many[0]}"
@@ -132,9 +144,9 @@ def of_area(rng: Random, house: House, area: str, kind: str, *, singular: bool |
     return Target(text, {"area": area, **kind_slots(kind)}, kind, frozenset(area.lower().split()))
 
 
-def of_floor(rng: Random, floor: str, kind: str) -> Target:
+def of_floor(rng: Random, house: House, floor: str, kind: str) -> Target:
     """Return all devices of a kind on a floor."""
-    word, where = rng.choice(KIND_WORDS[kind][1]), on_floor(rng, floor)
+    word, where = plural(rng, house, kind), on_floor(rng, floor)
     choices = [
         f"the {word} {where}",
         f"all {word} {where}",
@@ -147,10 +159,13 @@ def of_floor(rng: Random, floor: str, kind: str) -> Target:
     return Target(rng.choice(choices), {"floor": floor, **kind_slots(kind)}, kind, frozenset(floor.split()))
 
 
-def of_all(rng: Random, kind: str) -> Target:
+def of_all(rng: Random, house: House, kind: str) -> Target:
     """Return every device of a kind in the home."""
-    word, single = rng.choice(KIND_WORDS[kind][1]), KIND_WORDS[kind][0][0]
+    word, single = plural(rng, house, kind), KIND_WORDS[kind][0][0]
     choices = (
+        f"the {word}",
+        f"the {word}",
+        word,
         f"all {word}",
         f"all the {word}",
         f"all {word} in the house",

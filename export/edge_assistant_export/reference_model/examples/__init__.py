@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_assistant_export.reference_model.examples import commands, other, questions
+from edge_assistant_export.reference_model.examples import absent, bare, commands, other, questions
 from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker
 
 if TYPE_CHECKING:
@@ -26,14 +26,16 @@ MAKERS: tuple[tuple[Callable[[Speaker, House], Example], float], ...] = (
     (questions.person, 2),
     (questions.reading, 4),
     (questions.quantity, 5),
+    (questions.quantity_at_home, 0.7),
     (questions.property_of, 4),
     (questions.time, 1),
     (questions.listing, 11),
     (questions.who, 1.5),
-    (other.absent, 9),
-    (other.absent_floor, 0.5),
-    (other.ask_back, 8),
-    (other.partial, 3),
+    (absent.absent, 9),
+    (absent.absent_floor, 0.5),
+    (bare.ask_back, 8),
+    (bare.partial, 4),
+    (bare.which_room, 1),
     (other.event, 3),
     (other.chat, 6),
 )

@@ -45,12 +45,12 @@ def a_target(speaker: Speaker, house: House) -> Target:
     kind = "cover" if device.kind.word in COVERS and rng.random() < 0.06 else device.kind.word
     roll = rng.random()
     if roll < 0.6:
-        return targets.named(rng, house, device)
+        return targets.named(rng, house, device, door=True)
     if roll < 0.86 or (roll < 0.92 and device.floor is None):
         return targets.of_area(rng, house, device.area, kind)
     if roll < 0.92 and device.floor is not None:
-        return targets.of_floor(rng, device.floor, kind)
-    return targets.of_all(rng, kind)
+        return targets.of_floor(rng, house, device.floor, kind)
+    return targets.of_all(rng, house, kind)
 
 
 def command(speaker: Speaker, house: House) -> Example:
@@ -128,7 +128,7 @@ def _same_for_several(speaker: Speaker, house: House) -> Example:
     )
 
 
-_INDIRECT: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+INDIRECT: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("light_up", "light", ON, {}),
     ("light_up", "light", ON, {}),
     ("lights_out", "light", OFF, {}),
@@ -140,7 +140,7 @@ _INDIRECT: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 def indirect(speaker: Speaker, house: House) -> Example:
     """A wish about an area: "it's too dark in the kitchen"."""
     rng = speaker.rng
-    intent, kind, tool, extra = rng.choice(_INDIRECT)
+    intent, kind, tool, extra = rng.choice(INDIRECT)
     areas = [device.area for device in house.devices if device.kind.word == kind]
     if not areas:
         raise NoSuchQuestionError(intent)

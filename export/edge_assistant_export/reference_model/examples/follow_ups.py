@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edge_assistant.home.wording import the
 from edge_assistant.text.messages import Assistant, ToolCall
 from edge_assistant_export.reference_model import targets, values
-from edge_assistant_export.reference_model.examples import other
+from edge_assistant_export.reference_model.examples import bare
 from edge_assistant_export.reference_model.examples.actions import BRIGHT, COVERS, DIM, OFF, ON, Action
 from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker, calls, text
 from edge_assistant_export.reference_model.examples.commands import commanded, pick
@@ -31,21 +31,24 @@ class Turn:
 
 def ambiguous_turn(speaker: Speaker, house: House) -> Turn:
     """Return a turn in which the model asked back."""
-    devices, word, act, question, pattern = other.ambiguous(speaker, house)
-    example = Example("ask-back", question, text(other.which(devices, word)), (pattern,))
+    asked = bare.roomless if speaker.rng.random() < 0.2 else bare.ambiguous
+    example, devices, act = asked(speaker, house)
     return Turn(example, tuple(devices), act)
 
 
 def follow_up(speaker: Speaker, house: House, before: Turn) -> Example:
     """Return something that only makes sense after the turn before."""
-    if before.action is not None:
-        return _chosen(speaker, house, before, before.action)
-    made = before.example.answer.calls
+    act, made = before.action, before.example.answer.calls
+    if act is not None:
+        return _room(speaker, before, act) if act.kind == "room" else _chosen(speaker, house, before, act)
     if not made:
         return _about_it(speaker, house, before.example)
-    if len(made) != 1:
-        raise NoSuchQuestionError("follow-up")
-    call = made[0]
+    if len(made) == 1:
+        return _after_call(speaker, house, made[0])
+    raise NoSuchQuestionError("follow-up")
+
+
+def _after_call(speaker: Speaker, house: House, call: ToolCall) -> Example:
     if call.name == "HassGetState":
         return _after_list(speaker, house, call)
     if call.name == "HassStartTimer":
@@ -306,6 +309,15 @@ def _chosen(speaker: Speaker, house: House, before: Turn, act: Action) -> Exampl
     question, pattern = speaker.say(intent, slots, names=names)
     made = [(act.tool, {**_exact(house, one), **act.extra}) for one in chosen]
     return Example("ask-back-answer", question, calls(*made), (pattern,))
+
+
+def _room(speaker: Speaker, before: Turn, act: Action) -> Example:
+    """The answer to "which room": the wish, for that room."""
+    device = speaker.rng.choice(before.devices)
+    names = frozenset(device.area.lower().split())
+    question, pattern = speaker.say("pick_room", names=names, a=targets.area_said(speaker.rng, device.area))
+    arguments = {"area": device.area, **targets.kind_slots(device.kind.word), **act.extra}
+    return Example("ask-back-answer", question, calls((act.tool, arguments)), (pattern,))
 
 
 def _exact(house: House, device: Device) -> dict[str, str]:

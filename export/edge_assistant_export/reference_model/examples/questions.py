@@ -62,9 +62,10 @@ def is_state(speaker: Speaker, house: House) -> Example:
     """A question that is answered yes or no."""
     rng = speaker.rng
     device = pick(speaker, [device for device in house.devices if said_states(device)])
-    target = targets.named(rng, house, device)
+    target = targets.named(rng, house, device, door=True)
     wanted, ways = rng.choice(list(said_states(device).items()))
-    question, pattern = speaker.say("is_state", question=True, names=target.names, d=target.text, s=rng.choice(ways))
+    intent = "are_state" if device.name.lower().endswith("s") and rng.random() < 0.6 else "is_state"
+    question, pattern = speaker.say(intent, question=True, names=target.names, d=target.text, s=rng.choice(ways))
     who = subject(device, with_area="area" in target.arguments)
     if device.state is None:
         return Example("yes-no", question, text(f"{who} {_SILENT}."), (pattern,))
@@ -136,6 +137,13 @@ def quantity(speaker: Speaker, house: House) -> Example:
         word, question=True, names=frozenset(area.lower().split()), a=targets.area_said(rng, area)
     )
     return Example("area-reading", question, text(_measured(area, QUANTITIES[word], [*sensors, *climates])), (pattern,))
+
+
+def quantity_at_home(speaker: Speaker, _house: House) -> Example:
+    """What is measured in no place in particular: the runtime looks all sensors up."""
+    kind = speaker.rng.choice(("temperature", "temperature", "humidity"))
+    question, pattern = speaker.say(f"{kind}_at_home", question=True)
+    return Example("list", question, calls(("HassGetState", targets.kind_slots(kind))), (pattern,))
 
 
 def _measured(area: str, word: str, sources: list[Device]) -> str:
@@ -242,7 +250,7 @@ def listing(speaker: Speaker, house: House) -> Example:
         question, pattern = speaker.say(
             "list_state",
             question=True,
-            ks=rng.choice(KIND_WORDS[kind][1]),
+            ks=targets.plural(rng, house, kind),
             s=rng.choice(ways),
             k=KIND_WORDS[kind][0][0],
             w=place,
@@ -250,7 +258,7 @@ def listing(speaker: Speaker, house: House) -> Example:
         arguments = {**slots, **targets.kind_slots(kind), "state": wanted}
     elif roll < 0.65:
         kind = rng.choice([word for word in pool if word in KIND_WORDS and word not in _MEASURED])
-        question, pattern = speaker.say("list_kind", question=True, ks=rng.choice(KIND_WORDS[kind][1]), w=place)
+        question, pattern = speaker.say("list_kind", question=True, ks=targets.plural(rng, house, kind), w=place)
         arguments = {**slots, **targets.kind_slots(kind)}
     elif roll < 0.78:
         area = rng.choice(house.areas)
@@ -262,7 +270,7 @@ def listing(speaker: Speaker, house: House) -> Example:
     else:
         kind = rng.choice(_MEASURED)
         question, pattern = speaker.say(
-            "list_sensor", question=True, ks=rng.choice(KIND_WORDS[kind][1]), k=KIND_WORDS[kind][0][0], w=place
+            "list_sensor", question=True, ks=targets.plural(rng, house, kind), k=KIND_WORDS[kind][0][0], w=place
         )
         arguments = {**slots, **targets.kind_slots(kind)}
     return Example("list", question, calls(("HassGetState", arguments)), (pattern,))

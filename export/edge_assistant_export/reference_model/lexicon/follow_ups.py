@@ -181,6 +181,14 @@ and now
 that in {a} (please|)
 (well|oh|sorry|hm|oops) , (the one in {a}|the {b} one|in {a})
 """,
+    "pick_room": """
+{a} (please|of course|now|)
+(in|for) {a} (please|of course|)
+(i mean|i meant|it's|i'm in|we are in|we're in|i am in|here in|take|of course) {a}
+(i'm sitting|i am sitting|we're sitting|i'm standing) in {a}
+(well|oh|sorry|hm) , (in|) {a}
+(do it|there|here) in {a}
+""",
     "pick_name": """
 (the|) {x} (please|one|)
 (i mean|i meant|take|use|choose|i want|it's|make it) (the|) {x}

@@ -45,7 +45,8 @@ power strip|lamp plug|heater plug|garden socket|workbench outlet|plug 1|plug 2|b
 charger plug""",
     "fan": """fan|ceiling fan|exhaust fan|ventilator|desk fan|tower fan|extractor fan|bathroom fan|
 pedestal fan|ventilation|air fan|standing fan|hood fan|attic fan|window fan|bed fan|fan 1|fan 2""",
-    "lock": """front door lock|back door lock|smart lock|door lock|lock|gate lock|garage lock|cellar lock|
+    "lock": """front door|back door|side door|entrance door|garden door|
+front door lock|back door lock|smart lock|door lock|lock|gate lock|garage lock|cellar lock|
 shed lock|main lock|entrance lock|safe|side door lock|front lock|back lock|bike lock|letterbox lock|patio lock""",
     "blind": """blind|blinds|roller blind|left blind|right blind|window blind|shade|roof blind|venetian blind|
 sun blind|skylight blind|west blind|south blind|north blind|east blind|kitchen blind|door blind|shades""",

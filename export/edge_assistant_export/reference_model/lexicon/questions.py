@@ -22,6 +22,17 @@ was {d} left {s}
 (does|do) (it look like|you think|it seem like) {d} is {s}
 how about {d} , is it {s}
 """,
+    "are_state": """
+are {d} {s}
+are {d} (still|currently|already|now|really|actually|even|perhaps|maybe) {s}
+(do you know|can you tell me|could you tell me|could you check|can you check|tell me|check|i wonder|i want to know|find out) (if|whether) {d} are {s}
+{d} are {s} , (right|aren't they|correct|yes|no)
+(check|verify|confirm) that {d} are {s}
+aren't {d} {s}
+(i think|i believe|i guess|i hope) {d} are {s} , (right|correct|am i right|are they)
+(have|were) {d} (been|) left {s}
+(is it true that|is it correct that) {d} are {s}
+""",
     "state": """
 what('s| is) the (state|status|condition|current state|current status) of {d}
 what('s| is) {d} (doing|up to|at|like)
@@ -111,6 +122,24 @@ is it (warm or cold|cold or warm|hot or cold) in {a}
 degrees in {a}
 (i want|i'd like|i need) to know the temperature in {a}
 how's the temperature in {a}
+""",
+    "temperature_at_home": """
+what('s| is) the (temperature|temp|room temperature|indoor temperature|current temperature) (inside|here|at home|in the house|in here|)
+how (warm|hot|cold|cool|chilly) is it (inside|here|in here|at home|in the house|)
+(temperature|temp) (please|inside|now|)
+(tell me|give me|check|read me|show me|get) the (temperature|temp) (inside|at home|in the house|)
+is it (warm|cold|hot|chilly|cool) (inside|in here|at home|in the house)
+how many degrees (is it|do we have|are there) (inside|here|at home|)
+(can|could) you (tell me|check) the temperature (inside|at home|)
+(do you know|can you tell me) how (warm|cold|hot) it is (inside|at home|)
+what temperature (is it|do we have) (inside|here|at home|)
+""",
+    "humidity_at_home": """
+what('s| is) the (humidity|air humidity|humidity level) (inside|here|at home|in the house|)
+how (humid|damp|dry) is it (inside|here|in here|at home|in the house|)
+humidity (please|inside|)
+(tell me|give me|check|read me) the humidity (inside|at home|)
+is it (humid|damp|dry) (inside|in here|at home|in the house)
 """,
     "humidity": """
 how (humid|damp|moist|dry) is it in {a}
