@@ -41,7 +41,7 @@ HOME: dict[str, dict[str, Any]] = {
     "kitchen/thermometer": {"domain": "sensor", "device_class": "temperature", "state": 21.5},
     "kitchen/window": {"domain": "binary_sensor", "device_class": "window", "state": "closed"},
     "hall/front door": {"domain": "lock", "state": "locked"},
-    "hall/lamp": {"domain": "light", "state": "off", "brightness": 0},
+    "hall/floor lamp": {"domain": "light", "state": "off", "brightness": 0},
     "bedroom/bedside lamp": {"domain": "light", "state": "on", "brightness": 70},
     "bedroom/thermometer": {"domain": "sensor", "device_class": "temperature", "state": 18},
     "bedroom/blind": {"domain": "cover", "device_class": "blind", "state": "open", "position": 100},
@@ -60,14 +60,14 @@ class Question:
 
 
 QUESTIONS = (
-    Question("Is the front door locked?", "locked"),
+    Question("Is the front door locked?", "is locked"),
     Question("What is the temperature in the kitchen?", "21.5"),
     Question("And in the bedroom?", "18"),
-    Question("Which lights are on?", "ceiling light"),
+    Question("Which lights are on?", "2 of 3"),
     Question("Turn off the ceiling light", "ceiling light", {"kitchen/ceiling light/state": "off"}),
     Question("Set the bedside lamp to 30 percent", "30", {"bedroom/bedside lamp/brightness": "30"}),
     Question("Close the blind in the bedroom", "blind", {"bedroom/blind/state": "closed"}),
-    Question("How many lights are on?", "1"),
+    Question("How many lights are on?", "1 of 3"),
 )
 
 
