@@ -111,6 +111,14 @@ def word(rng: Random) -> str:
     return rng.choice(WORDS)
 
 
+def thing(rng: Random, known: list[str]) -> str:
+    """Return a thing for a list or a timer: often one that everybody knows, else any words, to be copied as said."""
+    if rng.random() < 0.5:
+        return rng.choice(known)
+    words = rng.sample(WORDS, rng.choice((1, 1, 2, 2, 3)))
+    return " ".join([*words, word(rng)] if rng.random() < 0.2 else words)
+
+
 def name(rng: Random, tail: str = "") -> str:
     """Return a name of one to three words; `tail`, a word for what the thing is, may close it."""
     words = [word(rng) for _ in range(rng.choice((1, 1, 1, 2, 2)))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edge_assistant.home.actions import EVERYDAY
-from edge_assistant_export.reference_model import targets, values
+from edge_assistant_export.reference_model import made_up, targets, values
 from edge_assistant_export.reference_model.examples.actions import (
     COMMANDED,
     COOLER,
@@ -169,7 +169,7 @@ def timer(speaker: Speaker, _house: House) -> Example:
     rng = speaker.rng
     slots = values.duration(rng)
     said_so = values.duration_said(rng, slots)
-    name = rng.choice(TIMER_NAMES)
+    name = made_up.thing(rng, TIMER_NAMES)
     roll = rng.random()
     if roll < 0.4:
         question, pattern = speaker.say("timer", {"v": said_so, "for": ""})
@@ -193,11 +193,10 @@ def list_item(speaker: Speaker, house: House) -> Example:
     """Add an item to a list by name, or to the only one there is."""
     rng = speaker.rng
     lists = [device for device in house.devices if device.domain == "todo"]
-    item = rng.choice(ITEMS)
+    item = made_up.thing(rng, ITEMS)
     device = pick(speaker, lists)
     if len(lists) == 1 and rng.random() < 0.3:
-        plain = [one for one in ITEMS if " the " not in one and " a " not in one and not one.startswith("call ")]
-        item = rng.choice(plain)
+        item = made_up.thing(rng, [one for one in ITEMS if " the " not in one and " a " not in one])
         question, pattern = speaker.say("list_add_plain", names=frozenset(item.split()), x=item)
         return Example(
             "list-item", question, calls(("HassListAddItem", {"item": item, "name": device.name})), (pattern,)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_assistant.home.wording import the
 from edge_assistant.text.messages import Assistant, ToolCall
-from edge_assistant_export.reference_model import targets, values
+from edge_assistant_export.reference_model import made_up, targets, values
 from edge_assistant_export.reference_model.examples import bare
 from edge_assistant_export.reference_model.examples.actions import BRIGHT, COVERS, DIM, OFF, ON, Action
 from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker, calls, text
@@ -56,7 +56,7 @@ def _after_call(speaker: Speaker, house: House, call: ToolCall) -> Example:
         named = {"name": call.arguments["name"]} if "name" in call.arguments else {}
         return Example("follow-up", question, calls(("HassCancelTimer", named)), (pattern,))
     if call.name == "HassListAddItem":
-        item = speaker.rng.choice([one for one in ITEMS if one != call.arguments["item"]])
+        item = made_up.thing(speaker.rng, [one for one in ITEMS if one != call.arguments["item"]])
         question, pattern = speaker.say("another_item", names=frozenset(item.split()), x=item)
         return Example("follow-up", question, calls((call.name, {**call.arguments, "item": item})), (pattern,))
     if call.name == "HassCancelTimer" or _kind_of(house, call) in (None, "scene"):

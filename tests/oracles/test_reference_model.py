@@ -1,0 +1,96 @@
+"""Training the reference model: a pack is its questions one by one, a resumed run is an uninterrupted one, and
+what is saved is a MistralForCausalLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from edge_assistant.text.tokenizer import Tokenizer
+from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.reference import forward
+from edge_assistant_export.reference_model.packing import mask, pack, random_branches
+
+torch = pytest.importorskip("torch", reason="runs in the environment of transformers: make test-oracles")
+transformers = pytest.importorskip("transformers", reason="runs in an environment of its own: make test-oracles")
+
+from edge_assistant_export.reference_model.model import Mistral, Shape  # noqa: E402
+from edge_assistant_export.reference_model.muon import orthogonal  # noqa: E402
+from edge_assistant_export.reference_model.saving import load_checkpoint, save_checkpoint  # noqa: E402
+from edge_assistant_export.reference_model.train import Recipe, Run, train  # noqa: E402
+
+TOKENIZER = Path(__file__).parents[2] / "models/home-mini/checkpoint/tokenizer.json"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def model() -> Mistral:
+    torch.manual_seed(0)
+    return Mistral(Shape()).eval()
+
+
+@torch.no_grad()
+def test_a_pack_is_its_questions_asked_alone(tokenizer, model):
+    prefix, branches, _ = random_branches(tokenizer, Random(2), 512)
+    laid = pack(Random(0), prefix, branches, 512)
+    everywhere = torch.arange(512)[None]
+    ids, positions = torch.from_numpy(laid.ids)[None], torch.from_numpy(laid.positions)[None]
+    together = model(ids, positions, torch.from_numpy(mask(laid.segments))[None], everywhere)[0]
+    at = len(prefix)
+    for one in branches:
+        alone = torch.tensor([prefix + one.ids])
+        length = alone.shape[1]
+        causal = torch.ones(1, length, length, dtype=torch.bool).tril()
+        logits = model(alone, torch.arange(length)[None], causal, torch.arange(length)[None])[0]
+        torch.testing.assert_close(together[at : at + len(one.ids)], logits[len(prefix) :], atol=2e-4, rtol=0)
+        at += len(one.ids)
+
+
+def test_a_saved_checkpoint_is_what_was_trained(tmp_path, model, tokenizer):
+    save_checkpoint(model, TOKENIZER.read_bytes(), tmp_path)
+    ids = np.random.default_rng(1).integers(20, 3000, 40).tolist()
+    theirs = transformers.MistralForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    read = load_checkpoint(tmp_path)
+    causal = torch.ones(1, 40, 40, dtype=torch.bool).tril()
+    with torch.no_grad():
+        expected = theirs(torch.tensor([ids])).logits[0]
+        ours = read(torch.tensor([ids]), torch.arange(40)[None], causal, torch.arange(40)[None])[0]
+    torch.testing.assert_close(ours, expected, atol=2e-4, rtol=0)
+    with Checkpoint.open(tmp_path) as checkpoint:
+        assert checkpoint.instruct == "v7-tekken"
+        assert checkpoint.licence == "apache-2.0"
+        assert checkpoint.assistant.tools == "learnt"
+        np.testing.assert_allclose(forward(checkpoint, ids), expected.numpy(), atol=2e-4)
+
+
+def test_a_resumed_run_is_an_uninterrupted_one(tmp_path, tokenizer):
+    recipe = Recipe(tokens_per_step=1024, probe_steps=10**9)
+    whole = Run(recipe, tokenizer, tmp_path / "whole")
+    train(whole, until_tokens=4 * 1024)
+    train(Run(recipe, tokenizer, tmp_path / "parts"), until_tokens=2 * 1024)
+    second = Run(recipe, tokenizer, tmp_path / "parts")
+    second.load(tmp_path / "parts/state.pt")
+    train(second, until_tokens=4 * 1024)
+    for name, weight in whole.model.state_dict().items():
+        torch.testing.assert_close(second.model.state_dict()[name], weight, atol=1e-6, rtol=0)
+
+
+def test_a_decay_ends_where_it_says(tmp_path, tokenizer):
+    run = Run(Recipe(tokens_per_step=1024, probe_steps=10**9), tokenizer, tmp_path)
+    train(run, until_tokens=1024)
+    train(run, decay_tokens=2048)
+    assert (run.decay_started, run.tokens) == (1024, 3072)
+
+
+def test_muon_takes_steps_that_are_nearly_orthogonal():
+    step = orthogonal(torch.randn(3, 64, 96))
+    singular = torch.linalg.svdvals(step)
+    assert singular.min() > 0.4
+    assert singular.max() < 1.4
