@@ -58,15 +58,16 @@ def written(answer: Assistant) -> str:
 def by_checkpoint(model: Mistral, tokenizer: Tokenizer) -> Judge:
     """Return a judge that asks the checkpoint itself, all questions of a home in one pass (see `probe`)."""
     from edge_assistant_export.reference_model.packing import branch, prefix_ids
-    from edge_assistant_export.reference_model.probe import greedy_matches
+    from edge_assistant_export.reference_model.probe import best_answers, is_right
 
     def judge(asked: Iterable[Case]) -> Iterator[tuple[Case, bool, str]]:
         for _, group in groupby(asked, lambda case: id(case.talk)):
             together = list(group)
             prefix = prefix_ids(tokenizer, together[0].talk.before, together[0].talk.head)
             branches = [branch(tokenizer, case.example.question, case.example.answer) for case in together]
-            for case, right in zip(together, greedy_matches(model, prefix, branches), strict=True):
-                yield case, right, "(not generated)"
+            best = best_answers(model, prefix, branches)
+            for case, said, one in zip(together, best, branches, strict=True):
+                yield case, is_right(said, one), tokenizer.decode(said)
 
     return judge
 

@@ -30,15 +30,16 @@ def exact_matches(model: Mistral, tokenizer: Tokenizer, seed: int, packs: int) -
     asked: Counter[str] = Counter()
     for number in range(packs):
         prefix, branches, examples = random_branches(tokenizer, Random(f"probe-{seed}-{number}"), 512)
-        for ok, example in zip(greedy_matches(model, prefix, branches), examples, strict=True):
-            right[example.kind] += ok
+        best = best_answers(model, prefix, branches)
+        for said, one, example in zip(best, branches, examples, strict=True):
+            right[example.kind] += is_right(said, one)
             asked[example.kind] += 1
     return right, asked
 
 
 @torch.no_grad()
-def greedy_matches(model: Mistral, prefix: list[int], branches: Sequence[Branch]) -> list[bool]:
-    """Return for each question behind the prefix whether greedy decoding gives its answer."""
+def best_answers(model: Mistral, prefix: list[int], branches: Sequence[Branch]) -> list[list[int]]:
+    """Return for each question behind the prefix the likeliest tokens, each given the right answer before it."""
     length = len(prefix) + sum(len(one.ids) for one in branches)
     laid = pack(Random(0), prefix, branches, length)
     device = next(model.parameters()).device
@@ -51,6 +52,10 @@ def greedy_matches(model: Mistral, prefix: list[int], branches: Sequence[Branch]
     ]
     at = torch.from_numpy(np.concatenate(spans))[None].to(device)
     best = model(ids, positions, seen, at)[0].argmax(-1).cpu().numpy()
-    wanted = laid.ids[np.concatenate(spans) + 1]
     ends = np.cumsum([len(span) for span in spans])
-    return [bool(part.all()) for part in np.split(best == wanted, ends[:-1])]
+    return [part.tolist() for part in np.split(best, ends[:-1])]
+
+
+def is_right(best: list[int], one: Branch) -> bool:
+    """Return whether greedy decoding writes the answer."""
+    return best == one.ids[one.answer_at :]
