@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from edge_assistant_export.reference_model.conversations import SYSTEM
 from edge_assistant_export.reference_model.model import Mistral, Shape
@@ -38,7 +38,7 @@ def save_checkpoint(model: Mistral, tokenizer_json: bytes, folder: Path) -> None
     (folder / "tokenizer.json").write_bytes(tokenizer_json)
     weights = {name: weight.detach().to(torch.bfloat16).contiguous() for name, weight in model.state_dict().items()}
     partial = folder / "model.safetensors.partial"
-    save_file(weights, partial, metadata={"format": "pt"})
+    partial.write_bytes(save(weights, metadata={"format": "pt"}))
     partial.replace(folder / "model.safetensors")
 
 
