@@ -1,7 +1,8 @@
 # Every command a clone needs. `make` alone lists them.
 
 PYTHON ?= python3
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# On Linux the index's torch brings gigabytes of CUDA; TORCH_INDEX=https://download.pytorch.org/whl/cpu leaves them out.
+TORCH_INDEX ?=
 
 # What comes from the system, all in one place.
 PACKAGES := mosquitto python3-venv
@@ -78,7 +79,7 @@ $(VENV)/.dev: $(PROJECTS) | $(VENV)/bin/python
 	@touch $@ $(VENV)/.runtime
 
 $(OPTIMUM)/.oracle: $(PROJECTS) | $(OPTIMUM)/bin/python
-	$(OPTIMUM)/$(PIP_INSTALL) --extra-index-url $(TORCH_INDEX) torch==2.13.0
+	$(OPTIMUM)/$(PIP_INSTALL) $(TORCH_INDEX:%=--index-url %) torch==2.13.0
 	$(OPTIMUM)/$(PIP_INSTALL) $(CLONE)[optimum] $(TESTING)
 	@touch $@
 
@@ -92,7 +93,7 @@ $(BENCH)/.bench: $(PROJECTS) | $(BENCH)/bin/python
 	@touch $@
 
 $(BUILDER)/.builder: $(PROJECTS) | $(BUILDER)/bin/python
-	$(BUILDER)/$(PIP_INSTALL) --extra-index-url $(TORCH_INDEX) torch==2.13.0
+	$(BUILDER)/$(PIP_INSTALL) $(TORCH_INDEX:%=--index-url %) torch==2.13.0
 	$(BUILDER)/$(PIP_INSTALL) onnxruntime-genai 'transformers>=5' onnx_ir onnxruntime
 	@touch $@
 

@@ -1,10 +1,10 @@
 """Seconds and peak memory of an export, beside the disk's own copy speed and onnxruntime-genai's builder.
 
 The checkpoint is dropped from the page cache before each run, so that each reads it from the disk. The builder
-needs transformers 5 and torch, so it runs in an environment of its own (`make bench-setup` makes it). Mapped pages
+needs transformers 5 and torch, so it runs in an environment of its own (`make bench` makes it). Mapped pages
 of the checkpoint do not count as memory: the kernel takes them back. The last line is one JSON object.
 
-    python benchmarks/export.py CHECKPOINT [--builder-python .venv-genai/bin/python] [--scratch FOLDER]
+    python benchmarks/export.py CHECKPOINT [--builder-python .venv-builder/bin/python] [--scratch FOLDER]
 """
 
 from __future__ import annotations

@@ -279,9 +279,10 @@ class RecipeError(ExportError):
 class OutputExistsError(ExportError, FileExistsError):
     """Something already lies where the bundle is to go."""
 
-    def __init__(self, path: Path, *, replaceable: bool) -> None:
-        """`path` is the bundle's folder; `replaceable` says whether what lies there is a bundle."""
-        mend = "or replace it with --overwrite" if replaceable else "for this is no bundle and will not be replaced"
+    def __init__(self, path: Path, *, strangers: Sequence[str] = ()) -> None:
+        """`path` is the bundle's folder; `strangers` are the names in it that are not a bundle's and would be lost."""
+        kept = ", ".join(sorted(strangers)[:3])
+        mend = f"for {kept} in it would be lost" if strangers else "or replace it with --overwrite"
         super().__init__(f"{path} is already there: name another folder, {mend}")
 
 

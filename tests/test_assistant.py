@@ -189,7 +189,7 @@ async def test_text_and_outcomes_are_both_streamed(scripted_model):
     assert said == ["fine", "Turned on the lamp."]
 
 
-@pytest.mark.skipif(not (HOME_MINI / "model.onnx").is_file(), reason="models/home-mini holds no bundle: make demo")
+@pytest.mark.skipif(not (HOME_MINI / "model.onnx").is_file(), reason="models/home-mini holds no bundle")
 async def test_the_bundled_model_switches_a_lamp_and_answers():
     from edge_assistant.text.chat import ChatModel
 

@@ -40,7 +40,7 @@ exit codes:
 """
 _MODEL = """\
 examples:
-  edge-assistant-export model models/home-mini/checkpoint models/home-mini
+  edge-assistant-export model models/home-mini/checkpoint /tmp/home-mini
   edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128 --cache int8
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
 
@@ -49,7 +49,7 @@ A bundle is a folder whose files a board checks before it loads them. It appears
 _VERIFY = """\
 examples:
   edge-assistant-export verify models/mistral-7b --reference mistralai/Mistral-7B-Instruct-v0.3 --text some.txt
-  edge-assistant-export verify models/home-mini --reference models/home-mini/checkpoint --record
+  edge-assistant-export verify /tmp/home-mini --reference models/home-mini/checkpoint --record
 
 The last line is one JSON object: mean KL divergence (nats), share of positions with the same likeliest token, and
 perplexity of the bundle and of the checkpoint in float32. With --text the checkpoint is read once, layer by layer;

@@ -52,6 +52,11 @@ if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.recipe import Recipe
 
+BUNDLE_FILES: Final = frozenset(
+    {GRAPH_FILE, WEIGHTS_FILE, TOKENIZER_FILE, MANIFEST_FILE, "config.json", "genai_config.json"}
+)
+"""All that a bundle's folder holds."""
+
 Progress = Callable[[str, int, int], None]
 """Told the name of a stage, "calibration" or "weights", and how much of how much of it is done."""
 
@@ -65,7 +70,7 @@ def export(
     """Write the bundle that the recipe makes of a checkpoint, and return its manifest.
 
     Raises:
-        OutputExistsError: `out` exists and is not to be overwritten, or is no bundle.
+        OutputExistsError: `out` exists and is not to be overwritten, or holds what is not a bundle's.
         OutputBusyError: Another export writes it.
         OutputWriteError: The disk is full or otherwise refuses.
         CheckpointError: A tensor cannot be read.
@@ -100,15 +105,16 @@ def export(
 
 
 def check_output(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that is there already; only a bundle may be overwritten.
+    """Refuse a folder that is there already; one that holds a bundle and nothing else may be overwritten.
 
     Raises:
         OutputExistsError
     """
     if out.exists():
-        replaceable = (out / MANIFEST_FILE).is_file()
-        if not (overwrite and replaceable):
-            raise OutputExistsError(out, replaceable=replaceable)
+        names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
+        strangers = sorted(names - BUNDLE_FILES)
+        if strangers or not overwrite:
+            raise OutputExistsError(out, strangers=strangers)
 
 
 def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:

@@ -99,12 +99,17 @@ def test_what_is_there_is_not_replaced_unasked(checkpoint, tmp_path):
     assert names_in(tmp_path) == ["out"]
 
 
-def test_only_a_bundle_is_ever_replaced(checkpoint, tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.jpg").touch()
-    with pytest.raises(OutputExistsError, match="no bundle"):
-        export_here(checkpoint, tmp_path / "photos", overwrite=True)
-    assert (tmp_path / "photos" / "cat.jpg").exists()
+@pytest.mark.parametrize("with_bundle", [False, True])
+def test_only_a_bundle_is_ever_replaced(checkpoint, tmp_path, with_bundle):
+    out = tmp_path / "photos"
+    if with_bundle:
+        export_here(checkpoint, out)
+    out.mkdir(exist_ok=True)
+    (out / "cat.jpg").touch()
+    with pytest.raises(OutputExistsError, match=r"cat\.jpg in it would be lost"):
+        export_here(checkpoint, out, overwrite=True)
+    assert (out / "cat.jpg").exists()
+    assert (out / "manifest.json").exists() == with_bundle
 
 
 def test_a_killed_export_leaves_no_bundle_and_the_next_one_succeeds(checkpoint, tmp_path):
