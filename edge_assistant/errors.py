@@ -279,11 +279,12 @@ class RecipeError(ExportError):
 class OutputExistsError(ExportError, FileExistsError):
     """Something already lies where the bundle is to go."""
 
-    def __init__(self, path: Path, *, strangers: Sequence[str] = ()) -> None:
-        """`path` is the bundle's folder; `strangers` are the names in it that are not a bundle's and would be lost."""
-        kept = ", ".join(sorted(strangers)[:3])
-        mend = f"for {kept} in it would be lost" if strangers else "or replace it with --overwrite"
-        super().__init__(f"{path} is already there: name another folder, {mend}")
+    def __init__(self, path: Path, *, strangers: Sequence[str] = (), overwritable: bool = True) -> None:
+        """`path` is the folder to be; `strangers` are names in it that are not a bundle's and would be lost."""
+        mend = ", or replace it with --overwrite" if overwritable else ""
+        if strangers:
+            mend = f", for {', '.join(sorted(strangers)[:3])} in it would be lost"
+        super().__init__(f"{path} is already there: name another folder{mend}")
 
 
 class OutputBusyError(ExportError, BlockingIOError):

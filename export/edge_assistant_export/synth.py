@@ -113,7 +113,7 @@ def synthesise(
     """
     architecture = SHAPES[shape] if n_layers is None else replace(SHAPES[shape], n_layers=n_layers)
     if out.exists():
-        raise OutputExistsError(out, replaceable=False)
+        raise OutputExistsError(out, overwritable=False)
     out.mkdir(parents=True)
     chosen = next(known for known in LAYOUTS if known.name == layout)
     n_experts = EXPERTS.get(shape, 0)
