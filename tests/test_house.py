@@ -51,7 +51,7 @@ def test_the_board_s_wheel_holds_the_package_and_the_boards_configs_and_nothing_
 
 def test_the_exporter_s_wheel_holds_its_package_and_nothing_else(tmp_path: Path) -> None:
     package = ROOT / "export" / "edge_assistant_export"
-    expected = sources(package) | {"edge_assistant_export/py.typed"}
+    expected = sources(package) | sources(package, "by_hand/*.yaml") | {"edge_assistant_export/py.typed"}
     assert build_wheel(ROOT / "export", ["pyproject.toml", "edge_assistant_export"], tmp_path) == expected
 
 
