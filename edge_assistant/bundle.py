@@ -118,7 +118,7 @@ class Quantization:
     embedding_bits: Literal[4, 8, 32]
     accuracy_level: Annotated[int, Field(ge=0, le=4)]
     """MatMulNBits' own scale: 4 multiplies in int8, 0 in float32."""
-    method: Literal["least_squares", "maximum", "none"]
+    method: Literal["least_squares", "maximum", "gptq", "none"]
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)

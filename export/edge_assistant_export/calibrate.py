@@ -1,7 +1,7 @@
 """Scales of an int8 cache: what one step of each channel of a layer's keys and values is worth.
 
 GroupQueryAttention rounds x / scale to -128..127 with scales that are fixed beforehand, one for each channel of each
-key/value head. Here they are a channel's largest magnitude over a text and a tenth more, divided by 127.
+key/value head. Here they are a channel's largest magnitude over texts and a tenth more, divided by 127.
 
 Keys are kept rotated, and a rotation moves magnitude between the two channels of a pair: so a key counts with the
 largest magnitude it has at any position the model can hold, not only at the one where the text had it. A text of some
@@ -11,25 +11,16 @@ dozens of tokens then also speaks for late positions. Only the maxima are kept, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from edge_assistant.errors import CheckpointError
-from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
 from edge_assistant_export.mistral import CacheScales
-from edge_assistant_export.reference import hidden_states, rotate
-from edge_assistant_export.safetensors_file import Float32
-from edge_assistant_export.sample import Progress, sample
+from edge_assistant_export.reference import Observer, rotate
 
-# A model is read once for each token it samples, whatever the number of texts, and once for all of a file.
-_SAMPLED_TEXTS: Final = 64
-_SAMPLED_TOKENS: Final = 32
-_FILE_TOKENS: Final = 4096
-_FILE_TEXT_TOKENS: Final = 512
-_FILE_CHARACTERS: Final = 64 * _FILE_TOKENS
+if TYPE_CHECKING:
+    from edge_assistant_export.checkpoint import ModelConfig
+    from edge_assistant_export.safetensors_file import Float32
 
 _STEPS: Final = 127
 # Other texts go a little farther than the one that was seen, and what is cut off costs more than a coarser step.
@@ -38,54 +29,7 @@ _HEADROOM: Final = np.float32(1.1)
 _TURNS: Final = 10
 
 
-def calibrate(checkpoint: Checkpoint, text: Path | None = None, progress: Progress | None = None) -> CacheScales:
-    """Return the scales, float32 [n_layers, n_kv_heads, head_dim] each, from a file or from what the model samples.
-
-    Of the file, the first 4,096 tokens are read, in texts of 512; the model samples 64 texts of 32, for which it
-    is read 31 times.
-
-    Raises:
-        CheckpointError: The file cannot be read as text, or is empty.
-    """
-    maxima = Maxima(checkpoint.config)
-    if text is None:
-        sample(checkpoint, _SAMPLED_TEXTS, _SAMPLED_TOKENS, observe=maxima.observe, progress=progress)
-    else:
-        _observe_file(checkpoint, read_texts(checkpoint, text), maxima, progress)
-    return maxima.scales()
-
-
-def _observe_file(checkpoint: Checkpoint, texts: list[list[int]], maxima: Maxima, progress: Progress | None) -> None:
-    def observe(layer: int, keys: Float32, values: Float32) -> None:
-        maxima.observe(layer, keys, values)
-        if progress is not None:
-            progress(layer + 1, checkpoint.config.n_layers)
-
-    hidden_states(checkpoint, texts, observe=observe)
-
-
-def read_texts(checkpoint: Checkpoint, path: Path) -> list[list[int]]:
-    """Return the beginning of a file as texts of the model's ids, `<s>` first in each.
-
-    Raises:
-        CheckpointError: The file cannot be read as text, or is empty.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_FILE_CHARACTERS)
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(path, f"it cannot be read as UTF-8 text ({error})") from error
-    tokenizer = Tokenizer.from_buffer(checkpoint.tokenizer_json())
-    tokenizer.encode_special_tokens = True
-    ids = tokenizer.encode(text, add_special_tokens=False).ids[:_FILE_TOKENS]
-    if not ids:
-        raise CheckpointError(path, "it is empty: there is nothing to calibrate with")
-    begin = checkpoint.special_ids().get("<s>", 1)
-    step = min(_FILE_TEXT_TOKENS, checkpoint.config.max_positions) - 1
-    return [[begin, *ids[start : start + step]] for start in range(0, len(ids), step)]
-
-
-class Maxima:
+class CacheMaxima(Observer):
     """The largest magnitude of every channel so far."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -94,14 +38,17 @@ class Maxima:
         self._keys, self._values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self._angles = _angles(config)
 
-    def observe(self, layer: int, keys: Float32, values: Float32) -> None:
+    def keys_and_values(self, layer: int, keys: Float32, values: Float32) -> None:
         """Take in keys before rotation and values, [n, n_kv_heads, head_dim] each."""
         for angles in self._angles:
             _raise_to(self._keys[layer], rotate(keys, angles[np.newaxis]))
         _raise_to(self._values[layer], values)
 
     def scales(self) -> CacheScales:
-        """Return what a step is worth; a channel that was always zero has the scale of the smallest normal number."""
+        """Return what a step is worth, float32 [n_layers, n_kv_heads, head_dim] each.
+
+        A channel that was always zero has the scale of the smallest normal number.
+        """
         keys, values = (
             np.maximum(maxima * (_HEADROOM / _STEPS), np.finfo(np.float32).tiny)
             for maxima in (self._keys, self._values)

@@ -42,6 +42,7 @@ _MODEL = """\
 examples:
   edge-assistant-export model models/home-mini/checkpoint /tmp/home-mini
   edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128 --cache int8
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --calibration some-text.txt
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
 
 A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all.
@@ -129,8 +130,8 @@ def _add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     add(
         "--method",
         default="least-squares",
-        metavar="least-squares|maximum",
-        help="how scales are found (default: least-squares)",
+        metavar="least-squares|maximum|gptq",
+        help="how weights are rounded (default: least-squares); gptq is the most exact and reads a calibration text",
     )
     add("--accuracy-level", type=int, default=4, metavar="0|4", help="4 computes in int8 (default), 0 in float32")
     add("--cache", default="float", metavar="float|int8", help="the key/value cache (default: float, that is float32)")
@@ -138,7 +139,8 @@ def _add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="text that gives an int8 cache its scales (default: text that the model samples itself)",
+        help="text for gptq and for the scales of an int8 cache (default: text that the model samples itself, for "
+        "which it is read 127 times: hours for a 7B)",
     )
     add(
         "--sequence-length",

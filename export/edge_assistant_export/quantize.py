@@ -7,6 +7,8 @@ one scale, and read back as `(q - 2**(bits - 1)) * scale`. Of two 4-bit values i
     least_squares   of a few candidate scales the one whose integers, refitted, leave the least squared error
     maximum         the largest weight of a block becomes the largest integer; kept for comparison
 
+(`compensate.py` has a third way, which needs to know what the matrix multiplies.)
+
 A scale may be negative: the peak of a block then takes -2**(bits - 1), the integer without a positive twin.
 
 Scales are rounded to bf16 *before* the weights are rounded to them, because the ARM kernels (KleidiAI) cut scales to
@@ -20,7 +22,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Method = Literal["least_squares", "maximum"]
+Rounding = Literal["least_squares", "maximum"]
 
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
@@ -53,7 +55,7 @@ def round_to_bf16(values: Float32) -> Float32:
     return (nearest & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def quantize(weight: Float32, bits: int, block_size: int, method: Method = "least_squares") -> Packed:
+def quantize(weight: Float32, bits: int, block_size: int, method: Rounding = "least_squares") -> Packed:
     """Quantise a matrix [n_rows, row_size] of finite float32 weights to 4 or 8 bits a weight.
 
     Needs little memory beyond its result, and may run in several threads at once.
@@ -67,7 +69,7 @@ def quantize(weight: Float32, bits: int, block_size: int, method: Method = "leas
     for start in range(0, n_rows, rows_at_a_time):
         piece = slice(start, start + rows_at_a_time)
         columns = _to_columns(weight[piece], blocks, block_size)
-        scales = _peak_scales(columns, bits) if method == "maximum" else _least_squares_scales(columns, bits)
+        scales = _peak_scales(columns, bits) if method == "maximum" else least_squares_scales(columns, bits)
         scales = round_to_bf16(scales)
         packed.scales[piece] = scales.reshape(-1, blocks)
         packed.data[piece] = _pack(columns, scales, bits).reshape(-1, *packed.data.shape[1:])
@@ -92,12 +94,12 @@ def _peak_scales(columns: Float32, bits: int) -> Float32:
     return scales
 
 
-def _least_squares_scales(columns: Float32, bits: int) -> Float32:
-    """Return the scales [columns] of least squared error among those that the aims lead to.
+def least_squares_scales(columns: Float32, bits: int) -> Float32:
+    """Return the scales [columns] of least squared error of blocks [block_size, columns], of those the aims lead to.
 
     For integers q the best scale is s = w.q / q.q, and the squared error it leaves is w.w - (w.q)**2 / q.q.
     """
-    inverse = _inverse(_peak_scales(columns, bits))
+    inverse = inverse_of(_peak_scales(columns, bits))
     integers = np.empty_like(columns)
     best_gain = np.full(columns.shape[1], -1, np.float32)
     best = np.zeros_like(best_gain)
@@ -111,7 +113,7 @@ def _least_squares_scales(columns: Float32, bits: int) -> Float32:
     return best
 
 
-def _inverse(scales: Float32) -> Float32:
+def inverse_of(scales: Float32) -> Float32:
     """Return 1 / scales, and 0 for a scale of 0 (a block of zeros)."""
     return np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
 
@@ -127,9 +129,13 @@ def _round(columns: Float32, inverse: Float32, bits: int, out: Float32) -> None:
 def _pack(columns: Float32, scales: Float32, bits: int) -> UInt8:
     """Return the integers nearest to `columns / scales` as bytes [columns, block_size * bits / 8]."""
     integers = np.empty_like(columns)
-    _round(columns, _inverse(scales), bits, integers)
-    integers += 2 ** (bits - 1)
-    stored: UInt8 = integers.astype(np.uint8)
+    _round(columns, inverse_of(scales), bits, integers)
+    return pack(integers, bits)
+
+
+def pack(integers: Float32, bits: int) -> UInt8:
+    """Return signed integers [block_size, columns], given as floats, as bytes [columns, block_size * bits / 8]."""
+    stored: UInt8 = (integers + 2 ** (bits - 1)).astype(np.uint8)
     if bits == 4:
         stored = stored[0::2] | (stored[1::2] << np.uint8(4))
     return stored.T

@@ -9,8 +9,8 @@ from typing import Final, Literal, get_args
 
 from edge_assistant.bundle import Architecture, CacheSpec, InstructVersion, Quantization
 from edge_assistant.errors import RecipeError
-from edge_assistant_export.quantize import Method
 
+Method = Literal["least_squares", "maximum", "gptq"]
 Bits = Literal[4, 8, 32]
 HeadBits = Literal[4, 8]
 BlockSize = Literal[32, 64, 128]
@@ -38,11 +38,12 @@ class Recipe:
     lm_head_bits: HeadBits | None = None
     """Bits of lm_head (and of an embedding tied to it); None: `bits`."""
     method: Method = "least_squares"
+    """How weights become integers: by the scales of `quantize.py`, or by `compensate.py` with calibration."""
     accuracy_level: Literal[0, 4] = 4
     """4 multiplies in int8, 0 in float32: onnxruntime's own scale."""
     cache: CacheType = "float"
     calibration: Path | None = None
-    """A text whose keys and values give an int8 cache its scales; None: text that the model samples itself."""
+    """A text for `gptq` and for the scales of an int8 cache; None: text that the model samples itself."""
     sequence_length: int | None = None
     """Positions that the rotary tables cover; None: the checkpoint's, at most LONGEST_DEFAULT."""
     instruct: InstructVersion | None = None
@@ -63,6 +64,13 @@ class Recipe:
             raise RecipeError("sequence_length", self.sequence_length, 1)
         if self.bits == 32 and self.lm_head_bits is not None:
             raise RecipeError("lm_head_bits", self.lm_head_bits, "none, as bits is 32")
+        if self.calibration is not None and not self.calibrates:
+            raise RecipeError("calibration", self.calibration, "none, as neither method gptq nor an int8 cache asks")
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the export reads a text with the checkpoint before it is done."""
+        return self.cache == "int8" or (self.method == "gptq" and self.bits != 32)
 
     def quantization(self, architecture: Architecture) -> Quantization:
         """Return how the weights of this architecture are stored."""

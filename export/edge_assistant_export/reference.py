@@ -14,7 +14,7 @@ once, whatever the number of texts, and at most three of its matrices are in mem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -23,8 +23,20 @@ import numpy as np
 from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
 from edge_assistant_export.safetensors_file import Float32
 
-Observer = Callable[[int, Float32, Float32], None]
-"""Told a layer's number, and its keys before rotation and its values, [n, n_kv_heads, head_dim] each, of all texts."""
+
+class Observer:
+    """Told what passes through the layers, of all texts together; by itself it lets everything pass."""
+
+    def keys_and_values(self, layer: int, keys: Float32, values: Float32) -> None:
+        """See a layer's keys before rotation and its values, [n, n_kv_heads, head_dim] each."""
+
+    def inputs(self, name: str, x: Float32) -> None:
+        """See what a matrix is about to multiply, [n, in], by the matrix's canonical name.
+
+        Matrices that read the same are told of once, by the first: q for k and v, gate for up. What goes into `down`
+        comes in parts.
+        """
+
 
 # Positions that pass through a feed-forward layer at a time, and rows of lm_head that are in memory at a time.
 _POSITIONS: Final = 1024
@@ -65,10 +77,10 @@ def hidden_states(
     checkpoint: Checkpoint,
     texts: Sequence[Sequence[int]],
     pasts: Sequence[Past] | None = None,
-    observe: Observer | None = None,
+    observer: Observer | None = None,
 ) -> list[Float32]:
     """Return what each text is after the last norm, [n, hidden] each; with pasts, the texts continue those."""
-    config = checkpoint.config
+    config, observer = checkpoint.config, observer or Observer()
     pasts = pasts or [Past(config) for _ in texts]
     bounds = np.cumsum([0, *(len(text) for text in texts)])
     places = [slice(start, stop) for start, stop in pairwise(bounds)]
@@ -78,32 +90,41 @@ def hidden_states(
     for i in range(config.n_layers):
         at = f"layers.{i}"
         x = rms_norm(hidden, checkpoint.tensor(f"{at}.attention_norm"), config.norm_eps)
+        observer.inputs(f"{at}.q", x)
         q, k, v = (
             _linear(x, checkpoint.tensor(f"{at}.{name}")).reshape(len(x), -1, config.head_dim)
             for name in ("q", "k", "v")
         )
-        if observe is not None:
-            observe(i, k, v)
+        observer.keys_and_values(i, k, v)
         q, k = rotate(q, rotation), rotate(k, rotation)
-        attended = [
-            attention(q[place], *past.extend(i, k[place], v[place]), config.sliding_window)
-            for place, past in zip(places, pasts, strict=True)
-        ]
-        hidden += _linear(np.concatenate(attended), checkpoint.tensor(f"{at}.o"))
+        attended = np.concatenate(
+            [
+                attention(q[place], *past.extend(i, k[place], v[place]), config.sliding_window)
+                for place, past in zip(places, pasts, strict=True)
+            ]
+        )
+        observer.inputs(f"{at}.o", attended)
+        hidden += _linear(attended, checkpoint.tensor(f"{at}.o"))
         x = rms_norm(hidden, checkpoint.tensor(f"{at}.ffn_norm"), config.norm_eps)
-        hidden += _feed_forward(checkpoint, at, x)
+        observer.inputs(f"{at}.gate", x)
+        hidden += _feed_forward(checkpoint, at, x, observer)
     hidden = rms_norm(hidden, checkpoint.tensor("norm"), config.norm_eps)
+    observer.inputs(_head(config), hidden)
     return [hidden[place] for place in places]
 
 
 def logits(checkpoint: Checkpoint, hidden: Float32) -> Float32:
     """Return the logits [n, vocab] of hidden states [n, hidden]."""
-    head = "embedding" if checkpoint.config.tied_embedding else "lm_head"
+    head = _head(checkpoint.config)
     result = np.empty((len(hidden), checkpoint.config.vocab_size), np.float32)
     for start in range(0, result.shape[1], _HEAD_ROWS):
         rows = slice(start, start + _HEAD_ROWS)
         result[:, rows] = _linear(hidden, checkpoint.tensor(head, rows))
     return result
+
+
+def _head(config: ModelConfig) -> str:
+    return "embedding" if config.tied_embedding else "lm_head"
 
 
 def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
@@ -154,7 +175,7 @@ def _embed(checkpoint: Checkpoint, ids: np.ndarray[tuple[int], np.dtype[np.int64
     return np.concatenate(rows)[places]
 
 
-def _feed_forward(checkpoint: Checkpoint, at: str, x: Float32) -> Float32:
+def _feed_forward(checkpoint: Checkpoint, at: str, x: Float32, observer: Observer) -> Float32:
     """Return SwiGLU's output [n, hidden] (arXiv 2002.05202)."""
     gate, up, down = (checkpoint.tensor(f"{at}.{name}") for name in ("gate", "up", "down"))
     out = np.empty_like(x)
@@ -164,6 +185,7 @@ def _feed_forward(checkpoint: Checkpoint, at: str, x: Float32) -> Float32:
         # silu(g) = g / (1 + e^-g); tanh says the same without overflow.
         gated *= (np.tanh(gated / 2) + 1) / 2
         gated *= _linear(x[some], up)
+        observer.inputs(f"{at}.down", gated)
         out[some] = _linear(gated, down)
     return out
 

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from edge_assistant_export.checkpoint import Checkpoint
-from edge_assistant_export.reference import Observer, Past, hidden_states, logits
+from edge_assistant_export.reference import Past, hidden_states, logits
 
 Progress = Callable[[int, int], None]
 """Told how much of how much is done."""
@@ -26,7 +26,6 @@ def sample(
     n_texts: int,
     n_tokens: int,
     seed: int = 0,
-    observe: Observer | None = None,
     progress: Progress | None = None,
 ) -> list[list[int]]:
     """Return the ids of texts drawn from the model's own distribution, `<s>` first and the end not included.
@@ -43,7 +42,7 @@ def sample(
         if not growing:
             break
         new = [text[-1:] for text, _ in growing]
-        hidden = hidden_states(checkpoint, new, [past for _, past in growing], observe)
+        hidden = hidden_states(checkpoint, new, [past for _, past in growing])
         scores = logits(checkpoint, np.concatenate(hidden))
         # The largest of the logits plus Gumbel noise is a draw from their softmax.
         drawn = (scores + rng.gumbel(size=scores.shape)).argmax(axis=-1).tolist()

@@ -13,13 +13,13 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,15 +42,18 @@ from edge_assistant.errors import (
     OutputWriteError,
 )
 from edge_assistant_export import __version__
-from edge_assistant_export.calibrate import calibrate
+from edge_assistant_export.calibrate import CacheMaxima
+from edge_assistant_export.calibration_text import calibration_texts
+from edge_assistant_export.compensate import Inputs, compensated
 from edge_assistant_export.graph import Place, serialize
-from edge_assistant_export.mistral import Matrix, Weights, build_graph, plan_weights, rotary_tables
+from edge_assistant_export.mistral import CacheScales, Matrix, Weights, build_graph, plan_weights, rotary_tables
 from edge_assistant_export.neighbours import genai_config, huggingface_config
-from edge_assistant_export.quantize import Method, quantize
+from edge_assistant_export.quantize import Float32, Packed, Rounding, quantize
+from edge_assistant_export.reference import hidden_states
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
-    from edge_assistant_export.recipe import Recipe
+    from edge_assistant_export.recipe import Method, Recipe
 
 BUNDLE_FILES: Final = frozenset(
     {GRAPH_FILE, WEIGHTS_FILE, TOKENIZER_FILE, MANIFEST_FILE, "config.json", "genai_config.json"}
@@ -59,6 +62,14 @@ BUNDLE_FILES: Final = frozenset(
 
 Progress = Callable[[str, int, int], None]
 """Told the name of a stage, "calibration" or "weights", and how much of how much of it is done."""
+
+
+class Quantizer(Protocol):
+    """Makes some rows of a matrix into integers and scales."""
+
+    def __call__(self, weight: Float32, *, bits: int, block_size: int) -> Packed:
+        """Return the rows of `weight` [n_rows, row_size] with so many bits a weight and weights a scale."""
+
 
 # Weights a worker takes at a time: 16 MB as float32.
 _PIECE: Final = 4 << 20
@@ -84,11 +95,16 @@ def export(
     try:
         with _partial_folder(out) as folder:
             _take_space(folder / WEIGHTS_FILE, weights.file.size)
-            cache_scales = None
-            if recipe.cache == "int8":
-                cache_scales = calibrate(checkpoint, recipe.calibration, partial(progress, "calibration"))
-            _write_weights(folder / WEIGHTS_FILE, weights, manifest, checkpoint, progress)
-            model = build_graph(manifest.architecture, manifest.quantization, weights, checkpoint.tensor, cache_scales)
+            texts: list[list[int]] = []
+            if recipe.calibrates:
+                texts = calibration_texts(checkpoint, recipe.calibration, partial(progress, "calibration"))
+            with (folder / WEIGHTS_FILE).open("r+b") as file:
+                for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
+                    _write_rows(file.fileno(), place, 0, table)
+                _write_weights(file.fileno(), weights, checkpoint, recipe.method, texts, progress)
+                os.fsync(file.fileno())
+            scales = _cache_scales(checkpoint, texts) if recipe.cache == "int8" else None
+            model = build_graph(manifest.architecture, manifest.quantization, weights, checkpoint.tensor, scales)
             _write(folder / GRAPH_FILE, serialize(model))
             _write(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
             _write_json(folder / "config.json", huggingface_config(manifest))
@@ -151,15 +167,14 @@ class _Piece:
     first_row: int
 
 
-def _pieces(weights: Weights, checkpoint: Checkpoint) -> Iterator[_Piece]:
-    for matrix in weights.matrices:
-        step = max(1, _PIECE // matrix.row_size)
-        first_row = 0
-        for source in matrix.sources:
-            n_rows = checkpoint.shape(source)[0]
-            for start in range(0, n_rows, step):
-                yield _Piece(matrix, source, slice(start, min(start + step, n_rows)), first_row + start)
-            first_row += n_rows
+def _pieces(matrix: Matrix, checkpoint: Checkpoint) -> Iterator[_Piece]:
+    step = max(1, _PIECE // matrix.row_size)
+    first_row = 0
+    for source in matrix.sources:
+        n_rows = checkpoint.shape(source)[0]
+        for start in range(0, n_rows, step):
+            yield _Piece(matrix, source, slice(start, min(start + step, n_rows)), first_row + start)
+        first_row += n_rows
 
 
 def _take_space(path: Path, size: int) -> None:
@@ -167,46 +182,77 @@ def _take_space(path: Path, size: int) -> None:
         os.posix_fallocate(file.fileno(), 0, size)
 
 
+def _cache_scales(checkpoint: Checkpoint, texts: list[list[int]]) -> CacheScales:
+    maxima = CacheMaxima(checkpoint.config)
+    hidden_states(checkpoint, texts, observer=maxima)
+    return maxima.scales()
+
+
 def _write_weights(
-    path: Path, weights: Weights, manifest: Manifest, checkpoint: Checkpoint, progress: Progress
+    file: int,
+    weights: Weights,
+    checkpoint: Checkpoint,
+    method: Method,
+    texts: list[list[int]],
+    progress: Progress,
 ) -> None:
-    """Write the file of weights; numpy's loops let go of the interpreter lock, so threads use every core."""
-    method: Method = "maximum" if manifest.quantization.method == "maximum" else "least_squares"
+    """Write every matrix; with GPTQ while the texts pass through the model, as soon as what it multiplies is known."""
+    left = {matrix.sources[0]: matrix for matrix in weights.matrices}
     total = sum(matrix.n_rows * matrix.row_size for matrix in weights.matrices)
-    done = 0
-    with path.open("r+b") as file:
-        for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
-            _write_rows(file.fileno(), place, 0, table)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "quantise") as pool:
-            futures = [
-                pool.submit(_write_piece, file.fileno(), piece, checkpoint, method)
-                for piece in _pieces(weights, checkpoint)
-            ]
-            try:
-                for future in as_completed(futures):
-                    done += future.result()
-                    progress("weights", done, total)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        os.fsync(file.fileno())
+    with _Writer(file, checkpoint, lambda done: progress("weights", done, total)) as writer:
+        if method == "gptq" and weights.layers[0].qkv.scales is not None:
+
+            def write(name: str, factor: Float32) -> None:
+                writer.write([left.pop(name)], partial(compensated, factor=factor))
+
+            inputs = Inputs(write)
+            hidden_states(checkpoint, texts, observer=inputs)
+            inputs.finish()
+        rounding: Rounding = "maximum" if method == "maximum" else "least_squares"
+        writer.write(left.values(), partial(quantize, method=rounding))
 
 
-def _write_piece(file: int, piece: _Piece, checkpoint: Checkpoint, method: Method) -> int:
-    """Quantise and write a piece; return how many weights that were."""
-    rows = checkpoint.tensor(piece.source, piece.rows)
-    with np.errstate(invalid="ignore"):
-        finite = np.isfinite(rows.sum())
-    if not finite:
-        raise CheckpointError(checkpoint.source_name, f"{piece.source} holds numbers that are not finite")
-    matrix = piece.matrix
-    if matrix.scales is None:
-        _write_rows(file, matrix.data, piece.first_row, rows)
-    else:
-        packed = quantize(rows, matrix.bits, matrix.block_size, method)
-        _write_rows(file, matrix.data, piece.first_row, packed.data)
-        _write_rows(file, matrix.scales, piece.first_row, packed.scales)
-    return int(rows.size)
+class _Writer:
+    """Quantises matrices in as many threads as there are cores: numpy's loops let go of the interpreter lock."""
+
+    def __init__(self, file: int, checkpoint: Checkpoint, progress: Callable[[int], None]) -> None:
+        """`progress` is told how many weights are done."""
+        self._file, self._checkpoint, self._progress = file, checkpoint, progress
+        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "quantise")
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+
+    def write(self, matrices: Iterable[Matrix], quantizer: Quantizer) -> None:
+        """Write some matrices, and return when they are."""
+        futures = [
+            self._pool.submit(self._write_piece, piece, quantizer)
+            for matrix in matrices
+            for piece in _pieces(matrix, self._checkpoint)
+        ]
+        for future in as_completed(futures):
+            self._done += future.result()
+            self._progress(self._done)
+
+    def _write_piece(self, piece: _Piece, quantizer: Quantizer) -> int:
+        """Quantise and write a piece; return how many weights that were."""
+        rows = self._checkpoint.tensor(piece.source, piece.rows)
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(rows.sum())
+        if not finite:
+            raise CheckpointError(self._checkpoint.source_name, f"{piece.source} holds numbers that are not finite")
+        matrix = piece.matrix
+        if matrix.scales is None:
+            _write_rows(self._file, matrix.data, piece.first_row, rows)
+        else:
+            packed = quantizer(rows, bits=matrix.bits, block_size=matrix.block_size)
+            _write_rows(self._file, matrix.data, piece.first_row, packed.data)
+            _write_rows(self._file, matrix.scales, piece.first_row, packed.scales)
+        return int(rows.size)
 
 
 def _write_rows(file: int, place: Place, first_row: int, rows: npt.NDArray[Any]) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 from edge_assistant.errors import CheckpointError
-from edge_assistant_export.calibrate import calibrate, read_texts
+from edge_assistant_export.calibrate import CacheMaxima
+from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.checkpoint import Checkpoint
-from edge_assistant_export.reference import Past, forward, hidden_states, logits, rotary_angles, rotate
+from edge_assistant_export.reference import Observer, Past, forward, hidden_states, logits, rotary_angles, rotate
 
 STORIES_FILE = Path(__file__).parents[1] / "data" / "stories.txt"
 
@@ -23,26 +25,39 @@ def checkpoint(stories):
         yield checkpoint
 
 
+def cache_scales(checkpoint, texts):
+    maxima = CacheMaxima(checkpoint.config)
+    hidden_states(checkpoint, texts, observer=maxima)
+    return maxima.scales()
+
+
 @pytest.fixture(scope="module", params=["sampled", "file"])
 def calibrated(checkpoint, request):
-    """Return the scales, and the progress that was told while they were measured."""
-    told = []
-    text = STORIES_FILE if request.param == "file" else None
-    return calibrate(checkpoint, text, lambda done, total: told.append((done, total))), told
+    """Return the scales from a text of either source."""
+    return cache_scales(checkpoint, calibration_texts(checkpoint, STORIES_FILE if request.param == "file" else None))
 
 
 @pytest.fixture(scope="module")
 def file_scales(checkpoint):
-    return calibrate(checkpoint, STORIES_FILE)
+    return cache_scales(checkpoint, calibration_texts(checkpoint, STORIES_FILE))
+
+
+class KeysAndValues(Observer):
+    """All that passed, by layer."""
+
+    def __init__(self) -> None:
+        self.seen = {}
+
+    def keys_and_values(self, layer, keys, values):
+        self.seen[layer] = keys, values
 
 
 @pytest.fixture(scope="module")
 def layers(checkpoint):
     """Return the keys before rotation and the values of every layer, over the text that `file_scales` has seen."""
-    seen = {}
-    texts = read_texts(checkpoint, STORIES_FILE)
-    hidden_states(checkpoint, texts, observe=lambda layer, keys, values: seen.update({layer: (keys, values)}))
-    return [seen[layer] for layer in range(checkpoint.config.n_layers)]
+    observer = KeysAndValues()
+    hidden_states(checkpoint, calibration_texts(checkpoint, STORIES_FILE), observer=observer)
+    return [observer.seen[layer] for layer in range(checkpoint.config.n_layers)]
 
 
 class RoundedPast(Past):
@@ -62,7 +77,7 @@ class RoundedPast(Past):
 
 def test_scales_have_the_shape_of_the_heads(checkpoint, calibrated):
     config = checkpoint.config
-    for scales in calibrated[0]:
+    for scales in calibrated:
         assert scales.shape == (config.n_layers, config.n_kv_heads, config.head_dim)
         assert scales.dtype == np.float32
         assert np.isfinite(scales).all()
@@ -84,10 +99,9 @@ def test_values_use_the_whole_range_but_for_the_headroom(file_scales, layers):
 
 
 def test_a_rounded_cache_loses_little(checkpoint, calibrated):
-    scales, _ = calibrated
-    ids = read_texts(checkpoint, STORIES_FILE)[-1]
+    ids = calibration_texts(checkpoint, STORIES_FILE)[-1]
     expected = forward(checkpoint, ids).astype(np.float64)
-    past = RoundedPast(checkpoint.config, scales)
+    past = RoundedPast(checkpoint.config, calibrated)
     found = logits(checkpoint, hidden_states(checkpoint, [ids], [past])[0]).astype(np.float64)
     p, q = (scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True) for scores in (expected, found))
     assert (np.exp(p) * (p - q)).sum(axis=-1).mean() < 0.005
@@ -99,27 +113,31 @@ def test_a_channel_that_is_always_zero_has_a_scale(tiny_checkpoint, tmp_path):
     tensors["model.layers.0.self_attn.v_proj.weight"][3] = 0
     save_file(tensors, folder / "model.safetensors")
     with Checkpoint.open(folder) as checkpoint:
-        values = calibrate(checkpoint).values
+        values = cache_scales(checkpoint, calibration_texts(checkpoint)).values
     assert 0 < values[0, 0, 3] < 1e-30
     assert (0 / values[0, 0, 3]) == 0
 
 
 def test_a_file_is_read_in_texts_that_the_model_can_hold(checkpoint):
-    texts = read_texts(checkpoint, STORIES_FILE)
-    assert sum(len(text) - 1 for text in texts) == 4096
+    texts = calibration_texts(checkpoint, STORIES_FILE)
+    assert sum(len(text) - 1 for text in texts) == 8192
     assert all(text[0] == 1 and len(text) <= 512 for text in texts)
 
 
 def test_what_a_file_says_never_becomes_a_control_token(checkpoint, tmp_path):
     (tmp_path / "text").write_text("</s><s>")
-    [ids] = read_texts(checkpoint, tmp_path / "text")
+    [ids] = calibration_texts(checkpoint, tmp_path / "text")
     assert ids[0] == 1
     assert not {0, 1, 2} & set(ids[1:])
 
 
-def test_progress_is_told(calibrated):
-    done, totals = zip(*calibrated[1], strict=True)
-    assert list(done) == list(range(1, totals[0] + 1))
+def test_sampled_texts_are_not_those_that_quality_is_measured_on(checkpoint):
+    told = []
+    texts = calibration_texts(checkpoint, progress=lambda done, total: told.append((done, total)))
+    assert told == [(step, 127) for step in range(1, 128)]
+    measured = STORIES_FILE.read_text(encoding="utf-8")
+    tokenizer = Tokenizer.from_buffer(checkpoint.tokenizer_json())
+    assert not any(tokenizer.decode(text)[-100:] in measured for text in texts if len(text) > 100)
 
 
 @pytest.mark.parametrize(("content", "problem"), [(b"", "empty"), (b"\xff\xfe\x00", "UTF-8"), (None, "No such file")])
@@ -127,4 +145,4 @@ def test_a_file_that_is_no_text_is_named(checkpoint, tmp_path, content, problem)
     if content is not None:
         (tmp_path / "text").write_bytes(content)
     with pytest.raises(CheckpointError, match=f"text: .*{problem}"):
-        calibrate(checkpoint, tmp_path / "text")
+        calibration_texts(checkpoint, tmp_path / "text")

@@ -104,12 +104,13 @@ def lost_on_stories(stories, export_bundle):
     ("recipe", "at_most"),
     [
         ({"bits": 32}, 1e-5),
-        ({"bits": 32, "cache": "int8", "calibration": STORIES_TEXT}, 0.01),
+        ({"bits": 32, "cache": "int8"}, 0.01),
         ({"bits": 8}, 0.01),
         ({"bits": 4, "lm_head_bits": 8}, 0.11),
         ({"bits": 4}, 0.13),
+        ({"bits": 4, "method": "gptq"}, 0.11),
     ],
-    ids=["float32", "int8 cache", "int8", "int4 with an int8 head", "int4"],
+    ids=["float32", "int8 cache", "int8", "int4 with an int8 head", "int4", "int4 by GPTQ"],
 )
 def test_a_trained_model_keeps_its_perplexity(recipe, at_most, lost_on_stories):
     assert abs(lost_on_stories(**recipe)) < at_most

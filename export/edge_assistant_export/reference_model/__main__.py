@@ -33,12 +33,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--state", type=Path, required=True, help="folder of the state and the log")
     train.add_argument("--tokenizer", type=Path, default=CHECKPOINT / "tokenizer.json")
     train.add_argument("--tokens", type=int, help="stop after so many tokens in all (default: when told to)")
+    train.add_argument("--start-from", type=Path, help="a checkpoint folder whose weights to start with")
+    train.add_argument("--seed", type=int, default=1, help="of the data and the first weights (default: 1)")
     train.add_argument("--decay-from", type=Path, help="a state.pt to start the decay of the learning rate from")
     train.add_argument("--decay-tokens", type=int, help="tokens over which the learning rate falls to nothing")
     train.add_argument("--threads", type=int, default=1)
     train.add_argument("--device", default="cpu")
     train.add_argument(
-        "--compile", action="store_true", help="compile the model (needs a C++ compiler): a fifth faster"
+        "--bfloat16", action="store_true", help="compute products in bfloat16: 3 times as fast where the CPU has it"
     )
     train.set_defaults(run=_train)
 
@@ -77,12 +79,15 @@ def _train(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(arguments.threads)
     tokenizer = Tokenizer(arguments.tokenizer)
-    run = Run(Recipe(), tokenizer, arguments.state, device=arguments.device, compiled=arguments.compile)
+    recipe = Recipe(seed=arguments.seed)
+    run = Run(recipe, tokenizer, arguments.state, device=arguments.device, bfloat16=arguments.bfloat16)
     own = arguments.state / "state.pt"
     if own.exists():
         run.load(own)
     elif arguments.decay_from:
         run.load(arguments.decay_from)
+    elif arguments.start_from:
+        run.start_from(arguments.start_from)
     train(run, until_tokens=arguments.tokens, decay_tokens=arguments.decay_tokens)
 
 

@@ -61,15 +61,15 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(hidden, self.kv_heads * shape.head_dim, bias=False)
         self.o_proj = nn.Linear(inner, hidden, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor) -> Tensor:
-        """`x` [batch, seq, hidden]; `cos`, `sin` [batch, 1, seq, head_dim]; `seen` bool [batch, 1, seq, seq]."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
+        """`x` [batch, seq, hidden]; `cos`, `sin` [batch, 1, seq, head_dim]; `bias` [batch, 1, seq, seq]."""
         batch, seq, _ = x.shape
         q = _rotated(self.q_proj(x).view(batch, seq, self.heads, self.head_dim).transpose(1, 2), cos, sin)
         k = _rotated(self.k_proj(x).view(batch, seq, self.kv_heads, self.head_dim).transpose(1, 2), cos, sin)
         v = self.v_proj(x).view(batch, seq, self.kv_heads, self.head_dim).transpose(1, 2)
         group = self.heads // self.kv_heads
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, seq, -1))
 
 
@@ -97,9 +97,9 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
         """As `Attention.forward`."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, seen)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, bias)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -133,14 +133,15 @@ class Mistral(nn.Module):
         `ids` and `positions` [batch, seq], `seen` bool [batch, seq, seq] (query, key).
         """
         angles = positions[:, None, :, None].to(torch.float32) * self.frequencies
-        cos, sin, seen = angles.cos(), angles.sin(), seen[:, None]
+        cos, sin = angles.cos(), angles.sin()
+        bias = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -torch.inf)[:, None]
         x = self.model.embed_tokens(ids)
         for layer in self.model.layers:
-            x = layer(x, cos, sin, seen)
+            x = layer(x, cos, sin, bias)
         x = torch.gather(x, 1, predicted[..., None].expand(-1, -1, x.shape[-1]))
         return functional.linear(self.model.norm(x), self.model.embed_tokens.weight)
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, -1)
-    return x * cos + torch.cat([-second, first], -1) * sin
+    return x * cos.to(x.dtype) + torch.cat([-second, first], -1) * sin.to(x.dtype)

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="misc, untyped-decorator"
 """Muon: momentum whose matrix is brought to (nearly) orthogonal before it is taken as the step.
 
-The same rule as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")` (K. Jordan 2024; Liu et al. 2025), but in
-float32 and with matrices of one shape together: torch's own works in bfloat16, which a CPU without it emulates
+The same rule as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")` (K. Jordan 2024; Liu et al. 2025), but with matrices
+of one shape together and a choice of precision: torch's own works in bfloat16, which a CPU without it emulates
 (13 seconds a step instead of 0.4).
 """
 
@@ -35,9 +35,15 @@ class Muon(torch.optim.Optimizer):
     """For matrices only; norms and embeddings belong to AdamW."""
 
     def __init__(
-        self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.05
+        self,
+        matrices: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.05,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.precision = precision
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
@@ -61,7 +67,7 @@ class Muon(torch.optim.Optimizer):
             buffer = state.setdefault("momentum_buffer", torch.zeros_like(parameter))
             buffer.lerp_(gradient, 1 - group["momentum"])
             smoothed.append(gradient.lerp(buffer, group["momentum"]))
-        updates = orthogonal(torch.stack(smoothed))
+        updates = orthogonal(torch.stack(smoothed).to(self.precision))
         scale = group["lr"] * 0.2 * max(shape) ** 0.5
         for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])

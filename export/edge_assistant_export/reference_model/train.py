@@ -23,6 +23,7 @@ from edge_assistant_export.reference_model.model import Mistral, Shape
 from edge_assistant_export.reference_model.muon import Muon
 from edge_assistant_export.reference_model.packing import Batch, batch
 from edge_assistant_export.reference_model.probe import exact_matches
+from edge_assistant_export.reference_model.saving import load_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,18 +50,18 @@ class Run:
     """A model with its optimisers, somewhere along its training."""
 
     def __init__(
-        self, recipe: Recipe, tokenizer: Tokenizer, folder: Path, *, device: str = "cpu", compiled: bool = False
+        self, recipe: Recipe, tokenizer: Tokenizer, folder: Path, *, device: str = "cpu", bfloat16: bool = False
     ) -> None:
-        """`folder` gets the state and the log. Compiled, a step takes a fifth less; a C++ compiler is needed."""
+        """`folder` gets the state and the log. In bfloat16 the products alone are; weights and sums stay float32."""
         torch.manual_seed(recipe.seed)
         self.recipe, self.tokenizer, self.folder, self.device = recipe, tokenizer, folder, device
         self.model = Mistral(Shape()).to(device)
-        self.forward = torch.compile(self.model, dynamic=False) if compiled else self.model
+        self.precision = torch.bfloat16 if bfloat16 else torch.float32
         matrices = [weight for weight in self.model.model.layers.parameters() if weight.ndim == 2]
         chosen = {id(weight) for weight in matrices}
         others = [weight for weight in self.model.parameters() if id(weight) not in chosen]
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
-            Muon(matrices, lr=recipe.learning_rate),
+            Muon(matrices, lr=recipe.learning_rate, precision=self.precision),
             torch.optim.AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
         )
         self.step = 0
@@ -78,6 +79,10 @@ class Run:
             optimizer.load_state_dict(saved)
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.decay_started = state["decay_started"]
+
+    def start_from(self, checkpoint: Path) -> None:
+        """Take the weights of a checkpoint folder, where its training state is gone."""
+        self.model.load_state_dict(load_checkpoint(checkpoint).state_dict())
 
     def save(self) -> None:
         """Write `state.pt`; a power cut leaves the old one."""
@@ -121,7 +126,8 @@ class Run:
             torch.from_numpy(array).to(self.device)
             for array in (data.ids, data.positions, data.seen, data.predicted, data.targets)
         )
-        logits = self.forward(ids, positions, seen, predicted)
+        with torch.autocast(self.device, self.precision, enabled=self.precision != torch.float32):
+            logits = self.model(ids, positions, seen, predicted)
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
 

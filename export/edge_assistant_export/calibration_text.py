@@ -1,0 +1,54 @@
+"""The text that a checkpoint is calibrated with: a file's, or one that the model samples itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tokenizers import Tokenizer
+
+from edge_assistant.errors import CheckpointError
+from edge_assistant_export.sample import Progress, sample
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge_assistant_export.checkpoint import Checkpoint
+
+_FILE_TOKENS: Final = 8192
+_FILE_TEXT_TOKENS: Final = 512
+_FILE_CHARACTERS: Final = 64 * _FILE_TOKENS
+
+# A model is read once for each token it samples, whatever the number of texts.
+_SAMPLED_TEXTS: Final = 64
+_SAMPLED_TOKENS: Final = 128
+# Not the seed that texts for measuring are sampled with: what is calibrated on must not be measured on.
+_SEED: Final = 1
+
+
+def calibration_texts(
+    checkpoint: Checkpoint, path: Path | None = None, progress: Progress | None = None
+) -> list[list[int]]:
+    """Return texts as ids of the model, `<s>` first in each.
+
+    Of the file, the first 8,192 tokens are read, in texts of 512; without one the model samples 64 texts of 128, for
+    which it is read 127 times, as `progress` is told.
+
+    Raises:
+        CheckpointError: The file cannot be read as text, or is empty.
+    """
+    if path is None:
+        longest = min(_SAMPLED_TOKENS, checkpoint.config.max_positions)
+        return sample(checkpoint, _SAMPLED_TEXTS, longest, _SEED, progress)
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_FILE_CHARACTERS)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(path, f"it cannot be read as UTF-8 text ({error})") from error
+    tokenizer = Tokenizer.from_buffer(checkpoint.tokenizer_json())
+    tokenizer.encode_special_tokens = True
+    ids = tokenizer.encode(text, add_special_tokens=False).ids[:_FILE_TOKENS]
+    if not ids:
+        raise CheckpointError(path, "it is empty: there is nothing to calibrate with")
+    begin = checkpoint.special_ids().get("<s>", 1)
+    step = min(_FILE_TEXT_TOKENS, checkpoint.config.max_positions) - 1
+    return [[begin, *ids[start : start + step]] for start in range(0, len(ids), step)]
