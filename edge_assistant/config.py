@@ -63,10 +63,18 @@ def _level(value: str) -> str:
     return _topic(value)
 
 
+def _temperature(value: float) -> float:
+    if 0 < value < 1e-3:
+        msg = "0, or at least 0.001"
+        raise ValueError(msg)
+    return value
+
+
 File = Annotated[Path, AfterValidator(Path.expanduser)]
 Host = Annotated[str, AfterValidator(_host)]
 Topic = Annotated[str, AfterValidator(_topic)]
 Level = Annotated[str, AfterValidator(_level)]
+Temperature = Annotated[float, AfterValidator(_temperature)]
 
 
 class Section(BaseModel):
@@ -96,7 +104,9 @@ class AssistantSettings(Section):
 
     node: Level = _key("home", "This assistant's name in assistant/<node>/ask.", "name")
     max_tokens: int = _key(128, "Longest answer.", "tokens", ge=1)
-    temperature: float = _key(0.0, "Chance in the choice of words; 0 always takes the likeliest.", "ratio", ge=0, le=5)
+    temperature: Temperature = _key(
+        0.0, "Chance in the choice of words; 0 always takes the likeliest.", "ratio", ge=0, le=5
+    )
     sessions: int = _key(64, "Conversations that are kept; the one unused for longest goes first.", "sessions", ge=0)
     session_turns: int = _key(6, "Turns that a conversation keeps.", "turns", ge=0)
     session_bytes: int = _key(64 * KIB, "Text that all kept turns of one conversation may take.", "bytes", ge=0)

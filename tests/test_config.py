@@ -95,6 +95,7 @@ def test_template_with_every_key_uncommented_is_the_defaults(tmp_path: Path) -> 
             "home.devices.hall.lamp.domain is None, expected: a value",
         ),
         ('[mqtt]\nbroker = "mqtt://user:secret@host"', InvalidValueError, "expected: a host name or address alone"),
+        ("[assistant]\ntemperature = 0.0005", InvalidValueError, "expected: 0, or at least 0.001"),
         ('[assistant]\nnode = "a/b"', InvalidValueError, "expected: one level of a topic"),
         ('[mqtt]\nbase = "home/#"', InvalidValueError, "expected: a topic without wildcards"),
         ("[engine\n", ConfigFileError, "not TOML"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edge_assistant.assistant import Answer, Ask, Assistant, new_id
 from edge_assistant.cli.common import seen_file, settings_and_model
 from edge_assistant.errors import EdgeAssistantError
+from edge_assistant.home.actions import awaited
 from edge_assistant.home.registry import Device, Home, Value, as_words
 from edge_assistant.home.snapshot import read_home
 from edge_assistant.mqtt.protocol import ErrorAnswer
@@ -33,7 +34,8 @@ class DryRun:
         """Print what would have been sent."""
         if not self._quiet:
             print(f"  not sent: {device.area}/{device.name}/{property_name} = {as_words(value)}")
-        self._home.report(device.area, device.name, property_name, value)
+        if awaited(device, property_name):
+            self._home.report(device.area, device.name, property_name, value)
         return True
 
 

@@ -5,20 +5,14 @@ Our own runtime reads neither. onnxruntime-genai refuses keys that it does not k
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from edge_assistant.bundle import (
-    ATTENTION_MASK,
-    GRAPH_FILE,
-    INPUT_IDS,
-    LOGITS,
-    Manifest,
-)
+from edge_assistant.bundle import ATTENTION_MASK, GRAPH_FILE, INPUT_IDS, LOGITS, Architecture, Manifest
 
 
-def huggingface_config(manifest: Manifest) -> dict[str, Any]:
+def huggingface_config(architecture: Architecture, special_ids: Mapping[str, int]) -> dict[str, Any]:
     """Return config.json in the words of transformers."""
-    architecture = manifest.architecture
     return {
         "architectures": ["MistralForCausalLM"],
         "model_type": "mistral",
@@ -36,7 +30,7 @@ def huggingface_config(manifest: Manifest) -> dict[str, Any]:
         "hidden_act": "silu",
         "tie_word_embeddings": architecture.tied_embedding,
         "use_cache": True,
-        **_special_ids(manifest),
+        **_special_ids(special_ids),
     }
 
 
@@ -48,7 +42,7 @@ def genai_config(manifest: Manifest) -> dict[str, Any]:
             "type": "mistral",
             "vocab_size": architecture.vocab_size,
             "context_length": architecture.max_positions,
-            **_special_ids(manifest),
+            **_special_ids(manifest.special_ids),
             "decoder": {
                 "filename": GRAPH_FILE,
                 "head_size": architecture.head_dim,
@@ -74,8 +68,7 @@ def genai_config(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _special_ids(manifest: Manifest) -> dict[str, int]:
+def _special_ids(ids: Mapping[str, int]) -> dict[str, int]:
     """Return begin, end and padding; where the vocabulary has no padding of its own, the end stands in for it."""
-    ids = manifest.special_ids
     begin, end = ids.get("<s>", 1), ids.get("</s>", 2)
     return {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": ids.get("<pad>", end)}

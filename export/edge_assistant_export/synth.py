@@ -24,6 +24,7 @@ from tokenizers.models import BPE
 from edge_assistant.bundle import Architecture
 from edge_assistant.errors import OutputExistsError
 from edge_assistant_export.layouts import HUGGINGFACE, LAYOUTS, Layout, LayoutName, expected_shapes
+from edge_assistant_export.neighbours import huggingface_config
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
@@ -249,28 +250,11 @@ class _Pool:
 
 
 def _huggingface_config(architecture: Architecture, n_experts: int, dtype: Dtype) -> dict[str, Any]:
-    mixture = {"num_local_experts": n_experts, "num_experts_per_tok": 2} if n_experts else {}
-    return {
-        "architectures": ["MixtralForCausalLM" if n_experts else "MistralForCausalLM"],
-        "model_type": "mixtral" if n_experts else "mistral",
-        "hidden_size": architecture.hidden_size,
-        "intermediate_size": architecture.ffn_size,
-        "num_hidden_layers": architecture.n_layers,
-        "num_attention_heads": architecture.n_heads,
-        "num_key_value_heads": architecture.n_kv_heads,
-        "head_dim": architecture.head_dim,
-        "vocab_size": architecture.vocab_size,
-        "max_position_embeddings": architecture.max_positions,
-        "rms_norm_eps": architecture.norm_eps,
-        "rope_theta": architecture.rope_theta,
-        "sliding_window": architecture.sliding_window,
-        "hidden_act": "silu",
-        "tie_word_embeddings": architecture.tied_embedding,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "torch_dtype": dtype,
-        **mixture,
-    }
+    config = {**huggingface_config(architecture, {}), "torch_dtype": dtype}
+    if n_experts:
+        config |= {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+        config |= {"num_local_experts": n_experts, "num_experts_per_tok": 2}
+    return config
 
 
 def _params(architecture: Architecture) -> dict[str, Any]:

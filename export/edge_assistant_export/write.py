@@ -107,7 +107,7 @@ def export(
             model = build_graph(manifest.architecture, manifest.quantization, weights, checkpoint.tensor, scales)
             _write(folder / GRAPH_FILE, serialize(model))
             _write(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
-            _write_json(folder / "config.json", huggingface_config(manifest))
+            _write_json(folder / "config.json", huggingface_config(manifest.architecture, manifest.special_ids))
             _write_json(folder / "genai_config.json", genai_config(manifest))
             files = {file.name: FileEntry.of(file) for file in sorted(folder.iterdir())}
             manifest = replace(manifest, files=files)

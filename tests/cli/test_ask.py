@@ -8,6 +8,8 @@ import pytest
 
 from edge_assistant import cli
 from edge_assistant.assistant import Answer
+from edge_assistant.cli.ask import DryRun
+from edge_assistant.home.registry import Device, Home
 
 STATE = """\
 kitchen:
@@ -78,3 +80,12 @@ def test_a_chat_remembers_what_was_said_and_ends_with_its_input(
     asked = capsys.readouterr().out
     assert asked == 2 * asked[: len(asked) // 2]
     assert chatted != asked
+
+
+async def test_a_dry_run_invents_no_state_that_the_device_does_not_report() -> None:
+    home = Home([Device("home", "shopping list", "todo", properties={"state": 3}), Device("hall", "lamp", "light")])
+    actuator = DryRun(home, quiet=True)
+    todo, lamp = home
+    assert await actuator.set(todo, "add", "milk")
+    assert await actuator.set(lamp, "state", "on")
+    assert [dict(device.properties) for device in home] == [{"state": 3}, {"state": "on"}]
