@@ -27,6 +27,8 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edge_assistant.bundle import MANIFEST_FILE
+
 sys.path.insert(0, str(Path(__file__).parent))
 from machine import machine
 
@@ -43,7 +45,10 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=300, metavar="N")
     parser.add_argument("--devices", type=int, default=12, metavar="N", help="devices of the home")
     parser.add_argument("--states-per-second", type=float, default=50, metavar="N", help="reports while it is asked")
-    print(json.dumps(asyncio.run(measure(parser.parse_args()))))
+    args = parser.parse_args()
+    if not (args.model / MANIFEST_FILE).is_file():
+        parser.error(f"{args.model} holds no bundle: make one with edge-assistant-export model")
+    print(json.dumps(asyncio.run(measure(args))))
 
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:

@@ -76,6 +76,15 @@ def quantize(weight: Float32, bits: int, block_size: int, method: Rounding = "le
     return packed
 
 
+def dequantize(packed: Packed, bits: int, row_size: int) -> Float32:
+    """Return what a board computes with, [n_rows, row_size]."""
+    data = packed.data
+    if bits == 4:
+        data = np.stack([data & np.uint8(15), data >> np.uint8(4)], axis=-1).reshape(*data.shape[:2], -1)
+    weight: Float32 = (data.astype(np.float32) - np.float32(2 ** (bits - 1))) * packed.scales[..., np.newaxis]
+    return weight.reshape(len(weight), -1)[:, :row_size]
+
+
 def _to_columns(weight: Float32, blocks: int, block_size: int) -> Float32:
     """Return a copy [block_size, n_rows * blocks]: with one block a column, numpy's loops run along many blocks."""
     n_rows, row_size = weight.shape

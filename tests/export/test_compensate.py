@@ -7,12 +7,11 @@ import pytest
 
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.compensate import Inputs, compensated, error_factor
-from edge_assistant_export.quantize import quantize
+from edge_assistant_export.quantize import dequantize, quantize
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.reference import hidden_states
 from edge_assistant_export.verify import verify
 from edge_assistant_export.write import export
-from tests.export.test_quantize import dequantize
 
 ROWS, IN = 24, 172
 

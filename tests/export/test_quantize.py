@@ -10,16 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edge_assistant_export.quantize import Packed, quantize, round_to_bf16
-
-
-def dequantize(packed: Packed, bits: int, row_size: int) -> np.ndarray:
-    """What a board computes with, [n_rows, row_size], by the formula of MatMulNBits."""
-    data = packed.data
-    if bits == 4:
-        data = np.stack([data & 15, data >> 4], axis=-1).reshape(*data.shape[:2], -1)
-    weight = (data.astype(np.float32) - 2 ** (bits - 1)) * packed.scales[..., np.newaxis]
-    return weight.reshape(len(weight), -1)[:, :row_size]
+from edge_assistant_export.quantize import dequantize, quantize, round_to_bf16
 
 
 def gaussian(*shape: int) -> np.ndarray:

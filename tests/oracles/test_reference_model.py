@@ -11,6 +11,7 @@ import pytest
 
 from edge_assistant.text.tokenizer import Tokenizer
 from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.quantize import dequantize, quantize
 from edge_assistant_export.reference import forward
 from edge_assistant_export.reference_model.packing import mask, pack, random_branches
 
@@ -20,7 +21,7 @@ transformers = pytest.importorskip("transformers", reason="runs in an environmen
 from edge_assistant_export.reference_model.model import Mistral, Shape  # noqa: E402
 from edge_assistant_export.reference_model.muon import orthogonal  # noqa: E402
 from edge_assistant_export.reference_model.saving import load_checkpoint, save_checkpoint  # noqa: E402
-from edge_assistant_export.reference_model.train import Recipe, Run, train  # noqa: E402
+from edge_assistant_export.reference_model.train import Recipe, Run, int4_weights, train  # noqa: E402
 
 TOKENIZER = Path(__file__).parents[2] / "models/home-mini/checkpoint/tokenizer.json"
 
@@ -96,6 +97,37 @@ def test_a_decay_ends_where_it_says(tmp_path, tokenizer):
     train(run, until_tokens=1024)
     train(run, decay_tokens=2048)
     assert (run.decay_started, run.tokens) == (1024, 3072)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_step_lowers_the_loss_of_its_batch(tmp_path, tokenizer, bfloat16):
+    run = Run(Recipe(tokens_per_step=1024), tokenizer, tmp_path, bfloat16=bfloat16)
+    losses = []
+    for _ in range(4):
+        run.step = 0
+        losses.append(run.take_step(0.5)[1])
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_a_run_starts_from_the_weights_of_a_checkpoint(tmp_path, model, tokenizer):
+    save_checkpoint(model, TOKENIZER.read_bytes(), tmp_path / "checkpoint")
+    run = Run(Recipe(seed=5), tokenizer, tmp_path / "run")
+    run.start_from(tmp_path / "checkpoint")
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(run.model.state_dict()[name], weight, atol=0, rtol=2**-8)
+    assert (run.step, run.tokens) == (0, 0)
+
+
+def test_int4_training_computes_with_what_the_bundle_will_hold(tmp_path, tokenizer):
+    run = Run(Recipe(tokens_per_step=1024), tokenizer, tmp_path, int4=True)
+    weight = run.model.model.layers[0].mlp.up_proj.weight
+    own = weight.detach().clone()
+    with int4_weights(run.model):
+        held = dequantize(quantize(own.numpy(), 4, 32), 4, own.shape[1])
+        np.testing.assert_array_equal(weight.detach().numpy(), held)
+    assert torch.equal(weight, own)
+    run.take_step(0.5)
+    assert not torch.equal(weight, own)
 
 
 def test_muon_takes_steps_that_are_nearly_orthogonal():

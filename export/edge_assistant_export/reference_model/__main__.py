@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--bfloat16", action="store_true", help="compute products in bfloat16: 3 times as fast where the CPU has it"
     )
+    train.add_argument("--int4", action="store_true", help="train the weights to be rounded to int4, for the last part")
     train.set_defaults(run=_train)
 
     save = steps.add_parser("save", help="write a training state as a checkpoint in the Hugging Face layout")
@@ -80,7 +81,14 @@ def _train(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     tokenizer = Tokenizer(arguments.tokenizer)
     recipe = Recipe(seed=arguments.seed)
-    run = Run(recipe, tokenizer, arguments.state, device=arguments.device, bfloat16=arguments.bfloat16)
+    run = Run(
+        recipe,
+        tokenizer,
+        arguments.state,
+        device=arguments.device,
+        bfloat16=arguments.bfloat16,
+        int4=arguments.int4,
+    )
     own = arguments.state / "state.pt"
     if own.exists():
         run.load(own)

@@ -11,6 +11,8 @@ import json
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ import torch
 from torch.nn import functional
 
 from edge_assistant.text.tokenizer import Tokenizer
+from edge_assistant_export.quantize import dequantize, quantize
 from edge_assistant_export.reference_model.model import Mistral, Shape
 from edge_assistant_export.reference_model.muon import Muon
 from edge_assistant_export.reference_model.packing import Batch, batch
@@ -26,12 +29,15 @@ from edge_assistant_export.reference_model.probe import exact_matches
 from edge_assistant_export.reference_model.saving import load_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
 
 WARMUP = 100
 LEARNING_RATE = 2e-3
+INT4_BLOCK = 32
+"""Weights to a scale in the committed bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +56,25 @@ class Run:
     """A model with its optimisers, somewhere along its training."""
 
     def __init__(
-        self, recipe: Recipe, tokenizer: Tokenizer, folder: Path, *, device: str = "cpu", bfloat16: bool = False
+        self,
+        recipe: Recipe,
+        tokenizer: Tokenizer,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        bfloat16: bool = False,
+        int4: bool = False,
     ) -> None:
-        """`folder` gets the state and the log. In bfloat16 the products alone are; weights and sums stay float32."""
+        """`folder` gets the state and the log.
+
+        With `bfloat16` products are computed in it; weights and sums stay float32. With `int4` losses are those of the
+        weights as a bundle holds them.
+        """
         torch.manual_seed(recipe.seed)
         self.recipe, self.tokenizer, self.folder, self.device = recipe, tokenizer, folder, device
         self.model = Mistral(Shape()).to(device)
         self.precision = torch.bfloat16 if bfloat16 else torch.float32
+        self.int4 = int4
         matrices = [weight for weight in self.model.model.layers.parameters() if weight.ndim == 2]
         chosen = {id(weight) for weight in matrices}
         others = [weight for weight in self.model.parameters() if id(weight) not in chosen]
@@ -108,9 +126,10 @@ class Run:
         """Take one step at a share of the learning rate; return the loss on answers and on all."""
         data = batch(self.tokenizer, self.recipe.seed, self.step, self.recipe.tokens_per_step)
         weights = torch.from_numpy(data.weights).to(self.device)
-        losses = self._losses(data)
-        loss = (losses * weights).sum() / weights.sum()
-        loss.backward()
+        with int4_weights(self.model) if self.int4 else nullcontext():
+            losses = self._losses(data)
+            loss = (losses * weights).sum() / weights.sum()
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(self.optimizers[1].param_groups[0]["params"], 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -129,6 +148,29 @@ class Run:
         with torch.autocast(self.device, self.precision, enabled=self.precision != torch.float32):
             logits = self.model(ids, positions, seen, predicted)
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+
+
+@contextmanager
+def int4_weights(model: Mistral) -> Iterator[None]:
+    """Give the model, for one pass, the weights that its bundle will compute with, by the exporter's own rounding.
+
+    Gradients go to the weights that were rounded, as if they had not been (straight-through, arXiv 1308.3432).
+    """
+    matrices = [weight for weight in model.parameters() if weight.ndim == 2]
+    own = [weight.detach().clone() for weight in matrices]
+
+    def rounded(weight: Tensor) -> Tensor:
+        packed = quantize(weight.cpu().numpy(), 4, INT4_BLOCK)
+        return torch.from_numpy(dequantize(packed, 4, weight.shape[1]))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for weight, values in zip(matrices, pool.map(rounded, own), strict=True):
+            weight.data.copy_(values)
+    try:
+        yield
+    finally:
+        for weight, values in zip(matrices, own, strict=True):
+            weight.data.copy_(values)
 
 
 def train(run: Run, *, until_tokens: int | None = None, decay_tokens: int | None = None) -> None:
