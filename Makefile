@@ -45,7 +45,7 @@ check: $(VENV)/.dev  ## lint, formatting, types, import directions, contents of 
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m pytest --quiet tests/test_house.py
 
-bench: $(BENCH)/.bench $(BUILDER)/.builder  ## measure decode, export and MQTT beside others (hours; LAYERS=32 takes 40 GB of disk)
+bench: $(BENCH)/.bench $(BUILDER)/.builder  ## measure decode, export and MQTT beside others (an hour; LAYERS=32 takes 40 GB of disk)
 	@mkdir -p $(DATA)
 	test -d $(DATA)/7b || $(BENCH)/bin/edge-assistant-export synth --shape mistral-7b --layers $(LAYERS) $(DATA)/7b
 	test -d $(DATA)/1b || $(BENCH)/bin/edge-assistant-export synth --shape 1b $(DATA)/1b

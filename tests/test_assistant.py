@@ -48,7 +48,7 @@ async def test_the_model_is_shown_the_home_and_then_the_question(scripted_model)
     time, *devices = user.text.splitlines()
     assert isinstance(system, System)
     assert time.startswith("time: ")
-    assert devices == ["hall:", "  lamp: light, off", "  front door: lock", "", "is the lamp on?"]
+    assert devices == ["hall:", "- light: lamp, off", "- lock: front door", "", "is the lamp on?"]
     assert (answer.id, answer.text, answer.calls) == ("q1", "It is off.", ())
 
 
@@ -129,7 +129,7 @@ async def test_what_the_question_mentions_goes_in_when_not_all_fits(scripted_mod
     model = scripted_model(lambda text: "ok", capacity=600)
     await make(model, a_home(200)).answer(Ask("is the front door locked?"))
     prompt = model.prompts[0]
-    assert "front door: lock" in prompt[-1].text
+    assert "lock: front door" in prompt[-1].text
     assert 10 < prompt[-1].text.count("sensor") < 198
     assert 600 - 128 - 20 < model.count(prompt) <= 600 - 128
 
@@ -139,7 +139,7 @@ async def test_old_turns_give_way_to_what_the_question_mentions(scripted_model):
     assistant = make(model, a_home(100))
     for _ in range(5):
         await assistant.answer(Ask("is the front door locked?", session="a"))
-    assert all("front door: lock" in prompt[-1].text for prompt in model.prompts)
+    assert all("lock: front door" in prompt[-1].text for prompt in model.prompts)
 
 
 async def test_a_question_that_does_not_fit_alone_is_a_named_error(scripted_model):

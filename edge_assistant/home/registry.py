@@ -5,10 +5,13 @@ very same function, so a change here is a change of its language: train again.
 
     time: Friday 21:40
     kitchen (ground floor):
-      ceiling light: light, on, brightness 40 %, color red
-      thermometer: temperature, 21.5 °C
+    - light: ceiling light, on, brightness 40 %, color red
+    - temperature: thermometer, 21.5 °C
     hall:
-      front door: lock, locked
+    - lock: front door, locked
+
+A device's kind stands before its name and its state right behind it, because a small model finds a thing by what stands
+before it: "the lamp" by `light: `, the state of the front door by its name.
 """
 
 from __future__ import annotations
@@ -48,10 +51,10 @@ class Device:
         return None if value is None else as_words(value)
 
     def describe(self) -> str:
-        """Return `light, on, brightness 40 %`: the kind, the state, then what else it reports."""
+        """Return `light: ceiling light, on, brightness 40 %`: kind, name, state, then what else it reports."""
         kind = self.kind
         unit = self.unit or kind.unit
-        parts = [kind.word]
+        parts = [self.name]
         if self.state is not None:
             parts.append(f"{self.state} {unit}" if unit and not kind.states else self.state)
         rest = [name for name in self.properties if name != "state"]
@@ -59,7 +62,7 @@ class Device:
         for name in rest:
             value = as_words(self.properties[name])
             parts.append(f"{name} {value} {UNITS[name]}" if name in UNITS else f"{name} {value}")
-        return ", ".join(parts)
+        return f"{_scalar(kind.word)}: {_scalar(', '.join(parts))}"
 
 
 class Home:
@@ -102,8 +105,8 @@ def describe(devices: Iterable[Device], time: str | None = None) -> str:
         areas.setdefault(title, []).append(device)
     lines = [f"time: {time}"] if time else []
     for title, members in areas.items():
-        lines.append(f"{_key(title)}:")
-        lines.extend(f"  {_key(device.name)}: {device.describe()}" for device in members)
+        lines.append(f"{_scalar(title)}:")
+        lines.extend(f"- {device.describe()}" for device in members)
     return "\n".join(lines)
 
 
@@ -116,8 +119,8 @@ def as_words(value: Value) -> str:
     return str(value)
 
 
-def _key(text: str) -> str:
-    """Quote a YAML key only where a plain one would be read as something else."""
+def _scalar(text: str) -> str:
+    """Quote a YAML key or value only where a plain one would be read as something else."""
     risky = (
         not text
         or text[0] in _YAML_INDICATORS

@@ -14,10 +14,10 @@ NAME = st.text(st.characters(min_codepoint=33, max_codepoint=0x17F, exclude_cate
 PROMPT = """\
 time: Friday 21:40
 kitchen (ground floor):
-  ceiling light: light, on, brightness 40 %, color red
-  thermometer: temperature, 21.5 °C
+- light: ceiling light, on, brightness 40 %, color red
+- temperature: thermometer, 21.5 °C
 hall:
-  front door: lock, locked"""
+- lock: front door, locked"""
 
 
 def test_the_prompt():
@@ -35,7 +35,7 @@ def test_the_prompt():
 def test_a_prompt_is_yaml_and_keeps_every_name(area, name, kind):
     """BaseLoader: a name that reads like a number is still a name."""
     parsed = yaml.load(describe([Device(area, name, kind.domain, kind.device_class)]), yaml.BaseLoader)
-    assert parsed == {area: {name: kind.word}}
+    assert parsed == {area: [{kind.word: name}]}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.word)

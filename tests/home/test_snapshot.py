@@ -19,11 +19,11 @@ hall:
 """
 PROMPT = """\
 kitchen:
-  ceiling light: light, on, brightness 40 %
+- light: ceiling light, on, brightness 40 %
 hall (ground floor):
-  front door: lock, locked
+- lock: front door, locked
 hall:
-  window: window, open"""
+- window: window, open"""
 
 
 def test_yaml_and_json_make_the_same_home(tmp_path):

@@ -147,8 +147,8 @@ async def test_states_are_taken_in_while_the_model_thinks(mosquitto, settings, s
     model.gate.set()
     await someone.hear("assistant/home/answer/+")
     await someone.hear("assistant/home/answer/+")
-    assert "lamp: light, on" not in model.prompts[0][-1].text
-    assert "lamp: light, on" in model.prompts[1][-1].text
+    assert "light: lamp, on" not in model.prompts[0][-1].text
+    assert "light: lamp, on" in model.prompts[1][-1].text
 
 
 async def test_more_questions_than_may_wait_are_refused_with_a_hint(

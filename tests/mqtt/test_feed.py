@@ -38,7 +38,7 @@ def test_states_and_descriptions_make_the_home():
         ("hall/door/meta", meta("binary_sensor", device_class="door")),
     )
     assert describe(feed.home) == (
-        "living room (ground floor):\n  ceiling light: light, on, brightness 40 %\nhall:\n  door: door, open"
+        "living room (ground floor):\n- light: ceiling light, on, brightness 40 %\nhall:\n- door: door, open"
     )
     assert feed.home.get("living room", "ceiling light").aliases == ("big lamp",)
 
@@ -59,22 +59,22 @@ def test_any_messages_leave_a_home_whose_devices_can_be_commanded(messages):
 
 
 def test_a_device_that_only_reports_is_a_sensor():
-    assert describe(fed(("bath/scale/state", "71.5")).home) == "bath:\n  scale: sensor, 71.5"
+    assert describe(fed(("bath/scale/state", "71.5")).home) == "bath:\n- sensor: scale, 71.5"
 
 
 def test_an_empty_description_removes_the_device_and_an_empty_state_the_state():
     lamp = ("hall/lamp/meta", meta("light"))
-    assert describe(fed(lamp, ("hall/lamp/state", "on"), ("hall/lamp/state", "")).home) == "hall:\n  lamp: light"
+    assert describe(fed(lamp, ("hall/lamp/state", "on"), ("hall/lamp/state", "")).home) == "hall:\n- light: lamp"
     assert len(fed(lamp, ("hall/lamp/state", "on"), ("hall/lamp/meta", "")).home) == 0
 
 
 def test_the_configuration_describes_and_a_message_goes_before_it():
     lamp = {"hall": {"desk_lamp": {"domain": "light", "floor": "upstairs"}}}
-    assert describe(fed(**lamp).home) == "hall (upstairs):\n  desk lamp: light"
+    assert describe(fed(**lamp).home) == "hall (upstairs):\n- light: desk lamp"
     announced = fed(("hall/desk_lamp/meta", meta("switch")), ("hall/desk_lamp/state", "off"), **lamp)
-    assert describe(announced.home) == "hall:\n  desk lamp: switch, off"
+    assert describe(announced.home) == "hall:\n- switch: desk lamp, off"
     withdrawn = fed(("hall/desk_lamp/meta", meta("switch")), ("hall/desk_lamp/meta", ""), **lamp)
-    assert describe(withdrawn.home) == "hall (upstairs):\n  desk lamp: light"
+    assert describe(withdrawn.home) == "hall (upstairs):\n- light: desk lamp"
 
 
 def test_a_command_goes_to_the_levels_the_device_reported_on():

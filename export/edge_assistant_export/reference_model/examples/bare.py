@@ -135,12 +135,10 @@ def _partial_question(speaker: Speaker, house: House) -> Example:
 
 def _is_it(speaker: Speaker, device: Device, word: str) -> Example:
     """Ask "is the lamp on?" of a device by a bare word."""
-    wanted, ways = speaker.rng.choice(list(said_states(device).items()))
+    ways = speaker.rng.choice(list(said_states(device).values()))
     names, spoken = frozenset([word]), f"the {word}"
     question, pattern = speaker.say("is_state", question=True, names=names, d=spoken, s=speaker.rng.choice(ways))
-    yes = device.state == wanted or (wanted == "on" and device.domain == "climate" and device.state != "off")
-    head = "" if device.state is None else "Yes, " if yes else "No, "
-    return Example("partial-name", question, text(f"{head}{the(device.name)} {predicate(device)}."), (pattern,))
+    return Example("partial-name", question, text(f"{the(device.name)} {predicate(device)}."), (pattern,))
 
 
 def roomless(speaker: Speaker, house: House) -> tuple[Example, list[Device], Action]:
