@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, function = args.run.split(":")
     run: Callable[..., int] = getattr(importlib.import_module(module), function)
     try:
-        return run(args)
+        code = run(args)
+        sys.stdout.flush()  # here, where a reader that has gone is no error, and not when the interpreter ends
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -32,3 +33,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (EdgeAssistantError, OSError) as error:
         print(f"edge-assistant: error: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else FAILED
+    return code

@@ -96,10 +96,12 @@ def test_a_model_that_is_not_there_is_exit_code_1_and_says_where_it_was_looked_f
     assert str(config.state_directory() / "models" / "no-such-model") in said
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_is_no_error(unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "edge_assistant.cli", "config", "init"]
-    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, env=environment)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, b"")
