@@ -59,7 +59,13 @@ class Inputs(Observer):
 
 
 def error_factor(products: Float32) -> Float32:
-    """Return U, upper triangular [in, in] with U^T U = H^-1, of H = x^T x [in, in], which is used up."""
+    """Return U, upper triangular [in, in] with U^T U = H^-1, of H = x^T x [in, in], which is used up.
+
+    Raises:
+        numpy.linalg.LinAlgError: H has no inverse, or is not finite.
+    """
+    if not np.isfinite(products.sum()):
+        raise np.linalg.LinAlgError("it is not finite")
     damping = _DAMPING * float(np.mean(np.diagonal(products))) or 1.0
     products[np.diag_indices_from(products)] += damping
     # Turned by 180 degrees, the lower triangle L of H = L L^T is an upper one R with H = R R^T, and U = R^-1.

@@ -42,11 +42,11 @@ from edge_assistant.errors import (
     OutputWriteError,
 )
 from edge_assistant_export import __version__
-from edge_assistant_export.calibrate import CacheMaxima
+from edge_assistant_export.cache_scales import cache_scales
 from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.compensate import Inputs, compensated
 from edge_assistant_export.graph import Place, serialize
-from edge_assistant_export.mistral import CacheScales, Matrix, Weights, build_graph, plan_weights, rotary_tables
+from edge_assistant_export.mistral import Matrix, Weights, build_graph, plan_weights, rotary_tables
 from edge_assistant_export.neighbours import genai_config, huggingface_config
 from edge_assistant_export.quantize import Float32, Packed, Rounding, quantize
 from edge_assistant_export.reference import hidden_states
@@ -103,7 +103,7 @@ def export(
                     _write_rows(file.fileno(), place, 0, table)
                 _write_weights(file.fileno(), weights, checkpoint, recipe.method, texts, progress)
                 os.fsync(file.fileno())
-            scales = _cache_scales(checkpoint, texts) if recipe.cache == "int8" else None
+            scales = cache_scales(checkpoint, texts) if recipe.cache == "int8" else None
             model = build_graph(manifest.architecture, manifest.quantization, weights, checkpoint.tensor, scales)
             _write(folder / GRAPH_FILE, serialize(model))
             _write(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
@@ -182,12 +182,6 @@ def _take_space(path: Path, size: int) -> None:
         os.posix_fallocate(file.fileno(), 0, size)
 
 
-def _cache_scales(checkpoint: Checkpoint, texts: list[list[int]]) -> CacheScales:
-    maxima = CacheMaxima(checkpoint.config)
-    hidden_states(checkpoint, texts, observer=maxima)
-    return maxima.scales()
-
-
 def _write_weights(
     file: int,
     weights: Weights,
@@ -206,8 +200,12 @@ def _write_weights(
                 writer.write([left.pop(name)], partial(compensated, factor=factor))
 
             inputs = Inputs(write)
-            hidden_states(checkpoint, texts, observer=inputs)
-            inputs.finish()
+            try:
+                hidden_states(checkpoint, texts, observer=inputs)
+                inputs.finish()
+            except np.linalg.LinAlgError as error:
+                problem = f"GPTQ cannot weigh what passes through its layers ({error}): try --method least-squares"
+                raise CheckpointError(checkpoint.source_name, problem) from error
         rounding: Rounding = "maximum" if method == "maximum" else "least_squares"
         writer.write(left.values(), partial(quantize, method=rounding))
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from edge_assistant.errors import CheckpointError, RecipeError
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.compensate import Inputs, compensated, error_factor
 from edge_assistant_export.quantize import dequantize, quantize
@@ -113,3 +118,18 @@ def test_a_bundle_of_it_is_nearer_to_its_checkpoint(tiny_checkpoint, tmp_path, t
             assert (stage, done) == ("weights", total)
             distances[method] = verify(tmp_path / method, checkpoint, tokens=1024).kl
     assert distances["gptq"] < distances["least_squares"]
+
+
+def test_a_checkpoint_with_numbers_that_are_not_finite_is_named(tiny_checkpoint, tmp_path):
+    folder = Path(shutil.copytree(tiny_checkpoint(), tmp_path / "broken"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][:] = np.nan
+    save_file(tensors, folder / "model.safetensors")
+    with Checkpoint.open(folder) as checkpoint, pytest.raises(CheckpointError, match="broken"):
+        export(checkpoint, Recipe(method="gptq", calibration=tmp_path / "broken" / "config.json"), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+
+
+def test_a_calibration_text_that_nothing_reads_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="neither method gptq nor an int8 cache"):
+        Recipe(calibration=tmp_path / "text")

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edge_assistant_export.mistral import CacheScales
-from edge_assistant_export.reference import Observer, rotate
+from edge_assistant_export.reference import Observer, hidden_states, rotate
 
 if TYPE_CHECKING:
-    from edge_assistant_export.checkpoint import ModelConfig
+    from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
     from edge_assistant_export.safetensors_file import Float32
 
 _STEPS: Final = 127
@@ -29,7 +29,14 @@ _HEADROOM: Final = np.float32(1.1)
 _TURNS: Final = 10
 
 
-class CacheMaxima(Observer):
+def cache_scales(checkpoint: Checkpoint, texts: Sequence[Sequence[int]]) -> CacheScales:
+    """Return the scales that texts of ids give, for which the checkpoint is read once."""
+    maxima = _Maxima(checkpoint.config)
+    hidden_states(checkpoint, texts, observer=maxima)
+    return maxima.scales()
+
+
+class _Maxima(Observer):
     """The largest magnitude of every channel so far."""
 
     def __init__(self, config: ModelConfig) -> None:

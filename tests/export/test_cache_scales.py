@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from edge_assistant.errors import CheckpointError
-from edge_assistant_export.calibrate import CacheMaxima
+from edge_assistant_export.cache_scales import cache_scales
 from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.reference import Observer, Past, forward, hidden_states, logits, rotary_angles, rotate
@@ -23,12 +23,6 @@ STORIES_FILE = Path(__file__).parents[1] / "data" / "stories.txt"
 def checkpoint(stories):
     with Checkpoint.open(stories) as checkpoint:
         yield checkpoint
-
-
-def cache_scales(checkpoint, texts):
-    maxima = CacheMaxima(checkpoint.config)
-    hidden_states(checkpoint, texts, observer=maxima)
-    return maxima.scales()
 
 
 @pytest.fixture(scope="module", params=["sampled", "file"])
