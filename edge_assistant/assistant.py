@@ -44,7 +44,7 @@ __all__ = ["Actuator", "Answer", "Ask", "Assistant", "LanguageModel", "Timer"]
 SYSTEM = (
     "You are the voice of a home. Each question starts with the time and the home's devices, area by area. "
     "Answer in one short sentence, or call a tool to act or to look states up. "
-    "Say so when the home has no such device; ask back when several could be meant."
+    "In a call, name a device as it was said: the tools find it, say when there is none, and ask back when several fit."
 )
 """The instructions of a model whose bundle brings none."""
 

@@ -400,9 +400,9 @@ class UnknownDeviceError(HomeError, LookupError):
     """A call that names what the home does not list. The message is a sentence for the person."""
 
     def __init__(self, wanted: str, nearest: Sequence[str] = ()) -> None:
-        """`wanted` is what was asked for (`a "hall lamp" in the hall`), `nearest` the names that come close."""
+        """`wanted` is what was asked for (`hall lamp in the hall`), `nearest` what comes close, with its article."""
         mend = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
-        super().__init__(f"I know of no {wanted} in this home.{mend}")
+        super().__init__(f"There is no {wanted}.{mend}")
 
 
 class MqttError(EdgeAssistantError):

@@ -62,7 +62,7 @@ async def test_a_command_is_carried_out_and_then_said_to_be_done(scripted_model)
 
 async def test_a_call_on_what_the_home_does_not_list_is_refused_in_words(scripted_model):
     answer = await make(scripted_model(lambda text: {"HassTurnOn": {"name": "sauna"}})).answer(Ask("warm up the sauna"))
-    assert answer.text == 'I know of no device called "sauna" in this home.'
+    assert answer.text == "There is no sauna."
     assert answer.calls[0].status == "refused"
 
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edge_assistant.errors import CallError
+from edge_assistant.errors import CallError, UnknownDeviceError
 from edge_assistant.home.registry import Device, Home, Value, as_words
 from edge_assistant.home.resolve import TARGET_SLOTS, resolve, target_of
 from edge_assistant.home.tools import TOOLS
 from edge_assistant.home.values import same
+from edge_assistant.home.wording import which
 from edge_assistant.text.messages import ToolCall
 
 
@@ -160,18 +161,15 @@ def _check_value(tool: str, slot: str, value: Any, rule: Mapping[str, Any]) -> N
 
 
 def _commanded(call: ToolCall, home: Home) -> Sequence[Device]:
-    """Return the devices that a call means and that take its command."""
+    """Return the devices that a call means, of those that take its command; ask back where a name fits several."""
     target = target_of(call.arguments)
     domains = {command.domain for command in COMMANDS if command.tool == call.name}
-    found = resolve(home, target)
-    able = [device for device in found if device.domain in domains]
-    if not able:
-        raise CallError(call.name, _unable(call, found))
-    if not target and len(able) > 1:
-        raise CallError(call.name, f"Which one do you mean: {' or '.join(device.name for device in able[:3])}?")
-    if "name" in target and len({device.area for device in able}) > 1:
-        areas = " or ".join(device.area for device in able)
-        raise CallError(call.name, f"There is more than one {target['name']}: do you mean the one in {areas}?")
+    try:
+        able = resolve((device for device in home if device.domain in domains), target)
+    except UnknownDeviceError:
+        raise CallError(call.name, _unable(call, resolve(home, target))) from None
+    if len(able) > 1 and ("name" in target or not target):
+        raise CallError(call.name, which(able, target.get("name", "device")))
     if target and not target.keys() & {"name", "domain", "device_class"} and len(domains) > 1:
         able = [device for device in able if device.domain in EVERYDAY]
         if not able:

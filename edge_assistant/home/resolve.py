@@ -1,11 +1,14 @@
 """Which devices a call means: its slots held against what the home lists.
 
-    {"name": "lamp", "area": "hall"}                                one device, or one of a name in several areas
-    {"area": "kitchen", "domain": "light"}                          all lights of the kitchen
+    {"name": "desk lamp", "area": "hall"}                               one device
+    {"name": "lamp"}                                                    whatever "the lamp" may mean, one device or more
+    {"area": "kitchen", "domain": "light"}                              all lights of the kitchen
     {"floor": "upstairs", "domain": "cover", "device_class": "blind"}   all blinds upstairs
-    {"domain": "lock"}                                              all locks
+    {"domain": "lock"}                                                  all locks
 
-Slots narrow: a device is meant when it matches every slot given. Spelling counts as `values.same` says.
+Slots narrow: a device is meant when it matches every slot given. Spelling counts as `values.same` says. A model passes
+a name on as it was said; what it means in this home, whether that is one device, several or none, is decided here,
+because a model may not see the whole home and must not guess at a lock.
 """
 
 from __future__ import annotations
@@ -15,10 +18,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from edge_assistant.errors import UnknownDeviceError
+from edge_assistant.home.kinds import kind_of
 from edge_assistant.home.registry import Device
 from edge_assistant.home.values import same
+from edge_assistant.home.wording import noun, on_floor, the
 
 TARGET_SLOTS = ("name", "area", "floor", "domain", "device_class")
+
+Matcher = Callable[[Device, str], bool]
 
 
 def names_of(device: Device) -> set[str]:
@@ -27,8 +34,25 @@ def names_of(device: Device) -> set[str]:
     return own | {f"{same(device.area)} {name}" for name in own}
 
 
-_MATCHES: Mapping[str, Callable[[Device, str], bool]] = {
-    "name": lambda device, wanted: wanted in names_of(device),
+def _is_called(device: Device, wanted: str) -> bool:
+    return wanted in names_of(device)
+
+
+def _ends_with(device: Device, wanted: str) -> bool:
+    """Say whether the words are the last of a name: "the lamp" for the desk lamp."""
+    return any(name.endswith(f" {wanted}") for name in names_of(device))
+
+
+def _is_a(device: Device, wanted: str) -> bool:
+    """Say whether the words are for the device's kind, alone or behind its area: "the lamp", "the hall lamp"."""
+    words = (device.kind.word, *device.kind.called)
+    return wanted in words or any(wanted == f"{same(device.area)} {word}" for word in words)
+
+
+_NAMED: tuple[Matcher, ...] = (_is_called, _ends_with, _is_a)
+"""What a name can mean, the closest meaning first: the first that any device has counts."""
+
+_MATCHES: Mapping[str, Matcher] = {
     "area": lambda device, wanted: wanted == same(device.area),
     "floor": lambda device, wanted: device.floor is not None and wanted == same(device.floor),
     "domain": lambda device, wanted: wanted in {same(device.domain), device.kind.word},
@@ -45,36 +69,53 @@ def resolve(devices: Iterable[Device], target: Mapping[str, str]) -> list[Device
     """Return the devices that match every slot, in the home's order.
 
     Raises:
-        UnknownDeviceError: no device does; it names what comes close.
+        UnknownDeviceError: no device does; it says what is missing and what comes close.
     """
     listed = list(devices)
-    found = [device for device in listed if all(_MATCHES[slot](device, same(text)) for slot, text in target.items())]
+    rest = {slot: same(text) for slot, text in target.items() if slot != "name"}
+    found = [device for device in listed if all(_MATCHES[slot](device, wanted) for slot, wanted in rest.items())]
+    if "name" in target:
+        found = _named(found, same(target["name"]))
     if not found:
-        raise UnknownDeviceError(_wanted(target), _nearest(listed, target))
+        raise _unknown(listed, target)
     return found
 
 
-def _wanted(target: Mapping[str, str]) -> str:
-    """Return the target in words: `device called "lamp" in "hall"`."""
-    words = [(target.get("device_class") or target.get("domain") or "device").replace("_", " ")]
-    if "name" in target:
-        words.append(f'called "{target["name"]}"')
-    if "area" in target:
-        words.append(f'in "{target["area"]}"')
-    if "floor" in target:
-        words.append(f'on "{target["floor"]}"')
-    return " ".join(words)
+def _named(devices: list[Device], wanted: str) -> list[Device]:
+    for fits in _NAMED:
+        found = [device for device in devices if fits(device, wanted)]
+        if found:
+            return found
+    return []
 
 
-def _nearest(devices: list[Device], target: Mapping[str, str]) -> list[str]:
-    """Return the home's names that come closest to the one that fits no device."""
-    if "name" in target:
-        spelled = {same(name): name for device in devices for name in (device.name, *device.aliases)}
-        wanted = target["name"]
-    elif "area" in target:
-        spelled = {same(device.area): device.area for device in devices}
-        wanted = target["area"]
-    else:
-        return []
+def _unknown(devices: list[Device], target: Mapping[str, str]) -> UnknownDeviceError:
+    """Return the error for a target that fits no device: it names the first thing that the home lacks."""
+    for slot, known in (
+        ("area", [device.area for device in devices]),
+        ("floor", [device.floor for device in devices if device.floor]),
+    ):
+        if slot in target and same(target[slot]) not in {same(place) for place in known}:
+            return UnknownDeviceError(target[slot], [the(place) for place in _close(target[slot], known)])
+    place = f" in {the(target['area'])}" if "area" in target else ""
+    place += f" {on_floor(target['floor'])}" if "floor" in target else ""
+    if "name" not in target:
+        return UnknownDeviceError(f"{_kind_said(target)}{place}")
+    elsewhere = [device for device in devices if place and _is_called(device, same(target["name"]))]
+    if elsewhere:
+        return UnknownDeviceError(f"{target['name']}{place}", [f"the one in {the(one.area)}" for one in elsewhere[:2]])
+    names = [name for device in devices for name in (device.name, *device.aliases)]
+    return UnknownDeviceError(f"{target['name']}{place}", [the(name) for name in _close(target["name"], names)])
+
+
+def _kind_said(target: Mapping[str, str]) -> str:
+    if "domain" in target:
+        return noun(kind_of(same(target["domain"]).replace(" ", "_"), target.get("device_class")), 1)
+    return target.get("device_class", "device").replace("_", " ")
+
+
+def _close(wanted: str, known: Iterable[str]) -> list[str]:
+    """Return the home's own spellings that come closest to a text."""
+    spelled = {same(name): name for name in known}
     close = difflib.get_close_matches(same(wanted), spelled, n=2, cutoff=0.7)
     return [spelled[name] for name in close if name != same(wanted)]

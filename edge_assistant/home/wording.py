@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edge_assistant.home.kinds import UNITS
+from edge_assistant.home.kinds import UNITS, Kind
 from edge_assistant.home.registry import Device, as_words
 from edge_assistant.home.values import canonical_state, same
+
+MOST_CHOICES = 3
+"""Devices that a question back lists; with more it asks by the word alone."""
 
 _SENSES = {"motion": "motion", "occupancy": "somebody", "smoke": "smoke", "gas": "gas"}
 """Kinds that detect what their word names."""
@@ -43,6 +46,21 @@ def the(name: str) -> str:
     """Return a name with its article, where it takes one: `Anna's lamp` does not."""
     first = name.split(" ", 1)[0]
     return name if first.endswith(("'s", "\u2019s")) or first.casefold() in {"the", "my", "our"} else f"the {name}"
+
+
+def on_floor(floor: str) -> str:
+    """Return where something on that floor is: `upstairs`, `in the basement`, `on the ground floor`."""
+    place = same(floor)
+    if place in {"upstairs", "downstairs"}:
+        return floor
+    return f"{'in' if place in {'basement', 'cellar', 'attic'} else 'on'} {the(floor)}"
+
+
+def which(devices: Sequence[Device], said: str) -> str:
+    """Ask back where `said` may mean any of several devices: by their names where they are few enough to say."""
+    if len(devices) > MOST_CHOICES:
+        return f"Which {said} do you mean?"
+    return f"Which one: {join([f'{the(device.name)} in {the(device.area)}' for device in devices], 'or')}?"
 
 
 def phrase(device: Device, home: Iterable[Device]) -> str:
@@ -151,10 +169,14 @@ def _noun(devices: Sequence[Device]) -> str:
     """Return what to call these devices, in the singular or the plural as they are."""
     if len({device.kind for device in devices}) > 1:
         return "devices"
-    kind = devices[0].kind
+    return noun(devices[0].kind, len(devices))
+
+
+def noun(kind: Kind, count: int) -> str:
+    """Return the word for that many devices of a kind: `motion sensor`, `thermostats`."""
     word = f"{kind.word} sensor" if kind.domain == "sensor" or kind.word in {*_SENSES, "leak"} else kind.word
     one, many = _NOUNS.get(kind.word, (word, f"{word}s"))
-    return one if len(devices) == 1 else many
+    return one if count == 1 else many
 
 
 def _count(devices: Sequence[Device]) -> str:

@@ -59,6 +59,11 @@ def _every_kind():
         ("HassTurnOn", {"name": "front door"}, [("hall", "front door", "state", "locked")]),
         ("HassTurnOn", {"name": "hall lamp"}, [("hall", "lamp", "state", "on")]),
         ("HassTurnOn", {"name": "lamp", "area": "the Bedroom"}, [("bedroom", "lamp", "state", "on")]),
+        ("HassTurnOn", {"name": "light"}, [("kitchen", "ceiling light", "state", "on")]),
+        ("HassTurnOff", {"name": "kitchen lamp"}, [("kitchen", "ceiling light", "state", "off")]),
+        ("HassTurnOn", {"name": "bulb", "area": "hall"}, [("hall", "lamp", "state", "on")]),
+        ("HassMediaPause", {"name": "music"}, [("kitchen", "radio", "state", "paused")]),
+        ("HassTurnOff", {"name": "hoover"}, [("garden", "robot", "state", "docked")]),
         (
             "HassTurnOff",
             {"floor": "ground floor", "domain": "light"},
@@ -95,8 +100,13 @@ def test_a_call_becomes_writes(home, tool, slots, expected):
 @pytest.mark.parametrize(
     ("tool", "slots", "words"),
     [
-        ("HassTurnOn", {"name": "lamp"}, "in hall or bedroom"),
-        ("HassTurnOn", {}, "Which one do you mean"),
+        ("HassTurnOn", {"name": "lamp"}, "the lamp in the hall or the lamp in the bedroom"),
+        ("HassTurnOn", {}, "Which device do you mean"),
+        (
+            "HassTurnOn",
+            {"name": "bulb"},
+            r"^Which one: the ceiling light in the kitchen, .* or the lamp in the bedroom\?$",
+        ),
         ("HassTurnOff", {"area": "garden"}, "Which device do you mean"),
         ("HassTurnOn", {"name": "kitchen window"}, "cannot do that"),
         ("HassTurnOff", {"name": "movie night"}, "cannot do that"),
@@ -122,11 +132,14 @@ def test_a_call_that_cannot_be_is_refused_in_words(home, tool, slots, words):
 @pytest.mark.parametrize(
     ("slots", "words"),
     [
-        ({"name": "sauna"}, 'device called "sauna"'),
-        ({"name": "front dor"}, "Did you mean front door"),
-        ({"area": "attic", "domain": "light"}, 'light in "attic"'),
-        ({"name": "lamp", "area": "kitchen"}, 'called "lamp" in "kitchen"'),
-        ({"name": "lamp", "floor": "cellar"}, 'on "cellar"'),
+        ({"name": "sauna"}, r"^There is no sauna\.$"),
+        ({"name": "front dor"}, r"no front dor\. Did you mean the front door\?$"),
+        ({"area": "attic", "domain": "light"}, r"^There is no attic\.$"),
+        ({"name": "gate", "area": "kitchen"}, r"no gate in the kitchen\. Did you mean the one in the garden\?$"),
+        ({"floor": "ground floor", "domain": "lock", "name": "sauna"}, r"^There is no sauna on the ground floor\.$"),
+        ({"area": "kitchen", "domain": "lock"}, r"^There is no lock in the kitchen\.$"),
+        ({"area": "kitchn", "domain": "light"}, r"^There is no kitchn\. Did you mean the kitchen\?$"),
+        ({"name": "lamp", "floor": "cellar"}, r"^There is no cellar\.$"),
         ({"domain": "siren"}, "no siren"),
     ],
 )

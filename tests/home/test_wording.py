@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edge_assistant.home.kinds import KINDS
 from edge_assistant.home.registry import Device
 from edge_assistant.home.resolve import resolve
-from edge_assistant.home.wording import phrase, states
+from edge_assistant.home.wording import phrase, states, which
 
 TWO_OPEN = "2 of 3 windows are open: the kitchen window and the bath window, but not the bedroom window."
 THREE_ON = "3 of 4 devices are on: the ceiling light, the radio and the heating, but not the lamp in the hall."
@@ -106,3 +106,9 @@ def test_a_device_is_named_so_that_it_can_be_told_apart(home, area, name, said):
 def test_a_possessive_takes_no_article(make_device):
     lamps = [make_device("Ben's room", "Ben's lamp", "light"), make_device("Ben's room", "spot", "light")]
     assert [phrase(lamp, lamps) for lamp in lamps] == ["Ben's lamp", "the spot"]
+
+
+def test_a_question_back_lists_few_devices_and_asks_by_the_word_for_many(home):
+    lights = resolve(home, {"domain": "light"})
+    assert which(lights[1:], "lamp") == "Which one: the lamp in the hall or the lamp in the bedroom?"
+    assert which(lights * 2, "lamp") == "Which lamp do you mean?"

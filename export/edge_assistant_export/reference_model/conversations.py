@@ -101,8 +101,7 @@ def _carried_out(rng: Random, done: Example, house: House, count: int) -> tuple[
         for number, call in enumerate(done.answer.calls, 1)
     )
     for call in numbered:
-        said, house = carry_out(rng, call, house)
-        acted = said if call.name == "HassGetState" else "done"
+        said, acted, house = carry_out(rng, call, house)
         results.append(ToolResult(call.id or "", acted))
         spoken = f"{spoken} {said}".strip()
     if numbered:
@@ -110,17 +109,18 @@ def _carried_out(rng: Random, done: Example, house: House, count: int) -> tuple[
     return [*messages, Assistant(spoken)], house, count + len(numbered)
 
 
-def carry_out(rng: Random, call: ToolCall, house: House) -> tuple[str, House]:
-    """Return what the runtime says of a call, and the home as it is then; a refused call changes nothing."""
+def carry_out(rng: Random, call: ToolCall, house: House) -> tuple[str, str, House]:
+    """Return what the runtime says of a call, its result, and the home then: as it was where the call is refused."""
     home = Home(house.devices)
     try:
         if call.name == "HassGetState":
-            return states(resolve(home, target_of(call.arguments)), home, call.arguments.get("state")), house
+            said = states(resolve(home, target_of(call.arguments)), home, call.arguments.get("state"))
+            return said, said, house
         if call.name in ("HassStartTimer", "HassCancelTimer"):
-            return ("Started a timer." if call.name == "HassStartTimer" else "Cancelled the timer."), house
+            return ("Started a timer." if call.name == "HassStartTimer" else "Cancelled the timer."), "done", house
         writes = plan(call, home)
     except EdgeAssistantError as error:
-        return str(error), house
+        return str(error), str(error), house
     for write in writes:
         if awaited(write.device, write.property_name):
             home.report(write.device.area, write.device.name, write.property_name, write.value)
@@ -128,7 +128,7 @@ def carry_out(rng: Random, call: ToolCall, house: House) -> tuple[str, House]:
         Result(write, home.get(write.device.area, write.device.name) or write.device, followed=True) for write in writes
     ]
     said = outcome(call, results, home).text
-    return said, replace(house, devices=tuple(home)) if rng.random() < 0.85 else house
+    return said, "done", replace(house, devices=tuple(home)) if rng.random() < 0.85 else house
 
 
 def random_conversation(rng: Random, low: int, high: int) -> tuple[Speaker, Conversation]:

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from edge_assistant.errors import CallError, UnknownDeviceError
 from edge_assistant.home.actions import check_arguments, plan
 from edge_assistant.home.registry import Home
 from edge_assistant.home.resolve import resolve, target_of
@@ -45,13 +46,22 @@ def test_split_c_is_two_hundred_sentences_of_all_sorts() -> None:
 
 
 @pytest.mark.parametrize("case", list(cases("c")), ids=lambda case: case.example.question)
-def test_each_written_call_can_be_carried_out(case: Case) -> None:
+def test_the_runtime_carries_each_written_call_out_or_says_why_not(case: Case) -> None:
     home = Home(case.talk.house.devices)
+    kind, nowhere = case.example.kind, ("what's the temperature in the garage?",)
     for call in case.example.answer.calls:
         check_arguments(call)
-        if call.name == "HassGetState":
-            assert resolve(home, target_of(call.arguments))
-        elif "Timer" not in call.name:
+        if "Timer" in call.name:
+            continue
+        if kind == "absent" or case.example.question in nowhere:
+            with pytest.raises(UnknownDeviceError, match=r"^There is no "):
+                resolve(home, target_of(call.arguments))
+        elif call.name == "HassGetState":
+            assert len(resolve(home, target_of(call.arguments))) > (kind == "ask-back")
+        elif kind == "ask-back":
+            with pytest.raises(CallError, match=r"^Which one: "):
+                plan(call, home)
+        else:
             assert plan(call, home)
 
 

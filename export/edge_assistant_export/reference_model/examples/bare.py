@@ -1,14 +1,16 @@
-"""Bare words: "the lamp" where one device fits, where several do, and wishes that name no room."""
+"""Bare words: "the lamp" where one device fits, where several do, and wishes that name no room.
+
+A bare word goes into the call as it was said: the runtime finds the device, or asks back.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_assistant.home.wording import the
 from edge_assistant_export.reference_model.examples.actions import COMMANDED, Action, action
-from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker, text
+from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker, calls, text
 from edge_assistant_export.reference_model.examples.commands import INDIRECT, said
-from edge_assistant_export.reference_model.examples.questions import predicate, said_states
+from edge_assistant_export.reference_model.examples.questions import said_states
 from edge_assistant_export.reference_model.homes import BY_WORD
 from edge_assistant_export.reference_model.lexicon.words import KIND_WORDS
 from edge_assistant_export.reference_model.phrasing import polite, worn
@@ -60,12 +62,9 @@ def _is_open(word: str, devices: list[Device]) -> bool:
     return len(devices) > 1 and all(whole) == any(whole) and not any(word in device.area.lower() for device in devices)
 
 
-def which(devices: list[Device], word: str) -> str:
-    """Return the question back: both by name and area where there are two, the word alone where there are more."""
-    if len(devices) > 2:
-        return f"Which {word} do you mean?"
-    first, second = (f"{the(device.name)} in {the(device.area)}" for device in devices)
-    return f"Which one: {first} or {second}?"
+def _spelt(word: str, devices: list[Device]) -> str:
+    """Return the word as a call has it: a whole name as the home spells it, anything less as it was said."""
+    return devices[0].name if devices[0].name.lower() == word else word
 
 
 def ambiguous(speaker: Speaker, house: House) -> tuple[Example, list[Device], Action]:
@@ -76,8 +75,9 @@ def ambiguous(speaker: Speaker, house: House) -> tuple[Example, list[Device], Ac
     word, devices = speaker.rng.choice(found)
     act = action(speaker.rng, devices[0].kind.word)
     spoken = speaker.rng.choice((f"the {word}", f"the {word}", word, f"my {word}"))
-    question, pattern = speaker.say(act.intent, act.slots, names=frozenset([word]), t=spoken)
-    return Example("ask-back", question, text(which(devices, word)), (pattern,)), devices, act
+    target = Target(spoken, {"name": _spelt(word, devices)}, devices[0].kind.word, frozenset([word]))
+    one = said(speaker, target, act)
+    return Example("ask-back", one.question, one.answer, one.patterns), devices, act
 
 
 def ask_back(speaker: Speaker, house: House) -> Example:
@@ -89,8 +89,7 @@ def ask_back(speaker: Speaker, house: House) -> Example:
     if not several:
         raise NoSuchQuestionError("ask-back")
     word, devices = speaker.rng.choice(several)
-    one = _is_it(speaker, devices[0], word)
-    return Example("ask-back", one.question, text(which(devices, word)), one.patterns)
+    return _is_it("ask-back", speaker, devices, word)
 
 
 def _alike(devices: list[Device]) -> bool:
@@ -120,7 +119,7 @@ def partial(speaker: Speaker, house: House) -> Example:
         raise NoSuchQuestionError("partial")
     word, device = rng.choice(alone)
     spoken = rng.choice((f"the {word}", f"the {word}", word))
-    target = Target(spoken, {"name": device.name}, device.kind.word, frozenset([word]))
+    target = Target(spoken, {"name": word}, device.kind.word, frozenset([word]))
     one = said(speaker, target, action(rng, device.kind.word))
     return Example("partial-name", one.question, one.answer, one.patterns)
 
@@ -130,15 +129,15 @@ def _partial_question(speaker: Speaker, house: House) -> Example:
     if not alone:
         raise NoSuchQuestionError("partial")
     word, device = speaker.rng.choice(alone)
-    return _is_it(speaker, device, word)
+    return _is_it("partial-name", speaker, [device], word)
 
 
-def _is_it(speaker: Speaker, device: Device, word: str) -> Example:
-    """Ask "is the lamp on?" of a device by a bare word."""
-    ways = speaker.rng.choice(list(said_states(device).values()))
+def _is_it(kind: str, speaker: Speaker, devices: list[Device], word: str) -> Example:
+    """Ask "is the lamp on?" of what a bare word fits; the runtime says it of each device."""
+    ways = speaker.rng.choice(list(said_states(devices[0]).values()))
     names, spoken = frozenset([word]), f"the {word}"
     question, pattern = speaker.say("is_state", question=True, names=names, d=spoken, s=speaker.rng.choice(ways))
-    return Example("partial-name", question, text(f"{the(device.name)} {predicate(device)}."), (pattern,))
+    return Example(kind, question, calls(("HassGetState", {"name": _spelt(word, devices)})), (pattern,))
 
 
 def roomless(speaker: Speaker, house: House) -> tuple[Example, list[Device], Action]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge_assistant.home.wording import the
+from edge_assistant.errors import UnknownDeviceError
+from edge_assistant.home.resolve import TARGET_SLOTS, resolve, target_of
+from edge_assistant.home.wording import MOST_CHOICES, the
 from edge_assistant.text.messages import Assistant, ToolCall
 from edge_assistant_export.reference_model import made_up, targets, values
 from edge_assistant_export.reference_model.examples import bare
@@ -40,7 +42,7 @@ def follow_up(speaker: Speaker, house: House, before: Turn) -> Example:
     """Return something that only makes sense after the turn before."""
     act, made = before.action, before.example.answer.calls
     if act is not None:
-        return _room(speaker, before, act) if act.kind == "room" else _chosen(speaker, house, before, act)
+        return _room(speaker, before, act) if act.kind == "room" else _chosen(speaker, before, act)
     if not made:
         return _about_it(speaker, house, before.example)
     if len(made) == 1:
@@ -64,36 +66,27 @@ def _after_call(speaker: Speaker, house: House, call: ToolCall) -> Example:
     return _after_command(speaker, house, call)
 
 
+def _meant(house: House, call: ToolCall) -> list[Device]:
+    """Return the devices that a call was aimed at, none where the home has none."""
+    try:
+        return resolve(house.devices, target_of(call.arguments))
+    except UnknownDeviceError:
+        return []
+
+
 def _kind_of(house: House, call: ToolCall) -> str | None:
-    """Return the kind of what a call was aimed at, None for a mixture."""
-    slots = call.arguments
-    if "name" in slots:
-        kinds = {
-            device.kind.word
-            for device in house.devices
-            if device.name == slots["name"] and slots.get("area", device.area) == device.area
-        }
-        return kinds.pop() if len(kinds) == 1 else None
-    if "domain" not in slots:
+    """Return the kind of what a call was aimed at, None for a mixture, or where it is open."""
+    if not call.arguments.keys() & {"name", "domain"}:
         return None
-    found = {
-        device.kind.word
-        for device in house.devices
-        if device.domain == slots["domain"] and device.device_class == slots.get("device_class", device.device_class)
-    }
-    return found.pop() if len(found) == 1 else "cover" if slots["domain"] == "cover" else None
-
-
-def _target_of(call: ToolCall) -> dict[str, Any]:
-    return {
-        slot: call.arguments[slot]
-        for slot in ("name", "area", "floor", "domain", "device_class")
-        if slot in call.arguments
-    }
+    found = _meant(house, call)
+    kinds = {device.kind.word for device in found}
+    if "name" in call.arguments and len(found) > 1:
+        return None
+    return kinds.pop() if len(kinds) == 1 else "cover" if kinds and kinds <= set(COVERS) else None
 
 
 def _rest_of(call: ToolCall) -> dict[str, Any]:
-    return {slot: value for slot, value in call.arguments.items() if slot not in _target_of(call)}
+    return {slot: value for slot, value in call.arguments.items() if slot not in TARGET_SLOTS}
 
 
 def _after_command(speaker: Speaker, house: House, call: ToolCall) -> Example:
@@ -105,7 +98,7 @@ def _after_command(speaker: Speaker, house: House, call: ToolCall) -> Example:
         return _same_place(speaker, house, call)
     intent, tool, extra, slots = _change(speaker, kind, call)
     question, pattern = speaker.say(intent, slots)
-    return Example("follow-up", question, calls((tool, {**_target_of(call), **extra})), (pattern,))
+    return Example("follow-up", question, calls((tool, {**target_of(call.arguments), **extra})), (pattern,))
 
 
 def _same_elsewhere(speaker: Speaker, house: House, call: ToolCall, kind: str | None) -> Example:
@@ -114,13 +107,10 @@ def _same_elsewhere(speaker: Speaker, house: House, call: ToolCall, kind: str | 
     if kind is None:
         raise NoSuchQuestionError("follow-up")
     if "name" in call.arguments:
-        others = [
-            device
-            for device in commanded(house)
-            if device.domain == house_domain(house, call)
-            and (device.name != call.arguments["name"] or device.area != call.arguments.get("area", device.area))
-        ]
-        device = pick(speaker, others)
+        last = _meant(house, call)[0]
+        device = pick(
+            speaker, [device for device in commanded(house) if device.domain == last.domain and device is not last]
+        )
         target = targets.named(rng, house, device)
         question, pattern = speaker.say("same_for", question=rng.random() < 0.4, names=target.names, x=target.text)
         return Example("follow-up", question, calls((call.name, {**target.arguments, **_rest_of(call)})), (pattern,))
@@ -145,12 +135,10 @@ def _in_area(speaker: Speaker, call: ToolCall, areas: list[str]) -> Example:
 
 def _same_place(speaker: Speaker, house: House, call: ToolCall) -> Example:
     """After a command ("is it on?"): the state of what was just spoken of."""
-    found = [
-        device
-        for device in house.devices
-        if device.name == call.arguments["name"] and device.area == call.arguments.get("area", device.area)
-    ]
-    return _state_of_it(speaker, found[0], with_area="area" in call.arguments)
+    device = _meant(house, call)[0]
+    if device.name != call.arguments["name"]:
+        raise NoSuchQuestionError("follow-up")
+    return _state_of_it(speaker, device, with_area="area" in call.arguments)
 
 
 def _state_of_it(speaker: Speaker, device: Device, *, with_area: bool) -> Example:
@@ -162,11 +150,6 @@ def _state_of_it(speaker: Speaker, device: Device, *, with_area: bool) -> Exampl
     ways = rng.choice(list(said_states(device).values()))
     question, pattern = speaker.say("is_it", question=True, s=rng.choice(ways))
     return Example("follow-up", question, text(f"{who} {predicate(device)}."), (pattern,))
-
-
-def house_domain(house: House, call: ToolCall) -> str:
-    """Return the domain of the device that a call names."""
-    return next(device.domain for device in house.devices if device.name == call.arguments["name"])
 
 
 def _change(speaker: Speaker, kind: str | None, call: ToolCall) -> tuple[str, str, dict[str, Any], dict[str, str]]:
@@ -233,7 +216,7 @@ def _after_list(speaker: Speaker, house: House, call: ToolCall) -> Example:
     if reactions and rng.random() < 0.5:
         _, intent, tool = rng.choice(reactions)
         question, pattern = speaker.say(intent)
-        return Example("follow-up", question, calls((tool, _target_of(call))), (pattern,))
+        return Example("follow-up", question, calls((tool, target_of(call.arguments))), (pattern,))
     if domain == "person" or "floor" in call.arguments:
         raise NoSuchQuestionError("follow-up")
     rest = {slot: value for slot, value in call.arguments.items() if slot != "area"}
@@ -280,34 +263,45 @@ def _other_reading(speaker: Speaker, house: House) -> Example:
     return Example("follow-up", question, Assistant(answer), (pattern,))
 
 
-def _chosen(speaker: Speaker, house: House, before: Turn, act: Action) -> Example:
-    """The answer to a question back: one of the devices, by area, name or place in the list, or both."""
+def _chosen(speaker: Speaker, before: Turn, act: Action) -> Example:
+    """The answer to a question back: one of the devices, by area, name or place in the list, or both.
+
+    An area narrows the word that was said before; a name, or a place in the list, takes what the question back says.
+    """
     rng, devices = speaker.rng, before.devices
-    device = rng.choice(devices)
-    slots: dict[str, str] = {}
-    names: frozenset[str] = frozenset()
-    chosen = [device]
-    intents = ["pick_area", "pick_name"] + (["pick_first", "pick_second", "pick_both"] if len(devices) == 2 else [])
-    intent = rng.choice([*intents, "pick_area", "pick_name"])
+    intents = ["pick_area", "pick_area", "pick_name", "pick_name"]
+    intents += ["pick_first", "pick_second", "pick_both"] if len(devices) == 2 else []
+    intent = rng.choice(intents)
     if intent == "pick_area":
-        if sum(one.area == device.area for one in devices) > 1:
-            raise NoSuchQuestionError("follow-up")
-        room = targets.lower(rng, device.area)
-        slots, names = {"a": the(room), "b": room}, frozenset(device.area.lower().split())
-    elif intent == "pick_name":
-        same_name = sum(one.name.lower() == device.name.lower() for one in devices) > 1
-        first = device.name.lower().rsplit(" ", 1)[0]
-        if same_name or sum(first in one.name.lower() for one in devices) > 1 or " " not in device.name:
-            raise NoSuchQuestionError("follow-up")
-        said = rng.choice((first, f"{first} one", device.name.lower(), device.name.lower()))
-        slots, names = {"x": said}, frozenset(said.split())
-    elif intent == "pick_both":
-        chosen = list(devices)
-    else:
-        chosen = [devices[intent == "pick_second"]]
-    question, pattern = speaker.say(intent, slots, names=names)
-    made = [(act.tool, {**_exact(house, one), **act.extra}) for one in chosen]
+        return _picked_by_area(speaker, before, act)
+    if intent == "pick_name":
+        return _picked_by_name(speaker, devices, act)
+    chosen = devices if intent == "pick_both" else devices[:1] if intent == "pick_first" else devices[1:]
+    question, pattern = speaker.say(intent)
+    made = [(act.tool, {"name": one.name, "area": one.area, **act.extra}) for one in chosen]
     return Example("ask-back-answer", question, calls(*made), (pattern,))
+
+
+def _picked_by_area(speaker: Speaker, before: Turn, act: Action) -> Example:
+    area = speaker.rng.choice(before.devices).area
+    if sum(one.area == area for one in before.devices) > 1:
+        raise NoSuchQuestionError("follow-up")
+    room = targets.lower(speaker.rng, area)
+    question, pattern = speaker.say("pick_area", names=frozenset(area.lower().split()), a=the(room), b=room)
+    said = before.example.answer.calls[0].arguments["name"]
+    return Example(
+        "ask-back-answer", question, calls((act.tool, {"name": said, "area": area, **act.extra})), (pattern,)
+    )
+
+
+def _picked_by_name(speaker: Speaker, devices: tuple[Device, ...], act: Action) -> Example:
+    device = speaker.rng.choice(devices)
+    first = device.name.lower().rsplit(" ", 1)[0]
+    if " " not in device.name or len(devices) > MOST_CHOICES or sum(first in one.name.lower() for one in devices) > 1:
+        raise NoSuchQuestionError("follow-up")
+    said = speaker.rng.choice((first, f"{first} one", device.name.lower(), device.name.lower()))
+    question, pattern = speaker.say("pick_name", names=frozenset(said.split()), x=said)
+    return Example("ask-back-answer", question, calls((act.tool, {"name": device.name, **act.extra})), (pattern,))
 
 
 def _room(speaker: Speaker, before: Turn, act: Action) -> Example:
@@ -317,8 +311,3 @@ def _room(speaker: Speaker, before: Turn, act: Action) -> Example:
     question, pattern = speaker.say("pick_room", names=names, a=targets.area_said(speaker.rng, device.area))
     arguments = {"area": device.area, **targets.kind_slots(device.kind.word), **act.extra}
     return Example("ask-back-answer", question, calls((act.tool, arguments)), (pattern,))
-
-
-def _exact(house: House, device: Device) -> dict[str, str]:
-    """Return the slots that mean this device alone."""
-    return {"name": device.name} if targets.is_unique(house, device) else {"name": device.name, "area": device.area}
