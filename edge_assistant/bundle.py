@@ -84,7 +84,7 @@ InstructVersion = Literal["v1", "v2", "v3", "v3-tekken", "v7", "v7-tekken"]
 class Architecture:
     """The shape of the model, by the names of Mistral's own reference code."""
 
-    family: Literal["mistral"]
+    family: Literal["mistral", "mixtral"]
     n_layers: _Size
     hidden_size: _Size
     n_heads: _Size
@@ -100,11 +100,20 @@ class Architecture:
     """The output head is the embedding."""
     max_positions: _Size
     """How many positions the rotary tables cover: no context is longer."""
+    n_experts: Annotated[int, Field(ge=0)] = 0
+    """Feed-forward layers of a mixture; 0 for a dense model, whose every token passes the one there is."""
+    n_experts_per_token: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
-        """Refuse heads that cannot be shared out evenly."""
+        """Refuse heads that cannot be shared out evenly, and mixtures that are none."""
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads {self.n_heads} is no multiple of n_kv_heads {self.n_kv_heads}")
+        if not 0 <= self.n_experts_per_token <= self.n_experts or bool(self.n_experts) != bool(
+            self.n_experts_per_token
+        ):
+            raise ValueError(f"{self.n_experts_per_token} of {self.n_experts} experts cannot be chosen")
+        if bool(self.n_experts) != (self.family == "mixtral"):
+            raise ValueError(f"a {self.family} with {self.n_experts} experts is not known")
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)

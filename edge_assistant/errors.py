@@ -254,8 +254,9 @@ class UnsupportedArchitectureError(CheckpointError):
         """`path` is the file that says so, `found` what it says."""
         super().__init__(
             path,
-            f"{found} is not supported. Supported are dense Mistral models (MistralForCausalLM, and the language part "
-            f"of Mistral3ForConditionalGeneration) with plain rotary positions and silu; Mixtral is not yet",
+            f"{found} is not supported. Supported are Mistral and Mixtral models (MistralForCausalLM, "
+            f"MixtralForCausalLM, and the language part of Mistral3ForConditionalGeneration) with plain rotary "
+            f"positions and silu",
         )
 
 

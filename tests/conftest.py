@@ -149,7 +149,8 @@ def scripted_model() -> type[ScriptedModel]:
 def _write_checkpoint(path: Path, shape: dict[str, int | bool | None]) -> None:
     from safetensors.numpy import save_file
 
-    config = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu"}
+    family = "mixtral" if shape.get("num_local_experts") else "mistral"
+    config = {"architectures": [f"{family.capitalize()}ForCausalLM"], "model_type": family, "hidden_act": "silu"}
     config |= {"rms_norm_eps": 1e-5, "rope_theta": 10000.0, "torch_dtype": "float32", **shape}
     (path / "config.json").write_text(json.dumps(config))
     (path / "tokenizer.json").write_text(_byte_tokenizer())
@@ -166,6 +167,7 @@ def _random_tensors(
     vocab_size: int,
     *,
     tie_word_embeddings: bool,
+    num_local_experts: int = 0,
     **_: object,
 ) -> dict[str, np.ndarray]:
     """Return weights under which every layer matters and the logits are far apart."""
@@ -190,10 +192,16 @@ def _random_tensors(
             f"{at}self_attn.v_proj.weight": matrix(keys, hidden_size),
             f"{at}self_attn.o_proj.weight": matrix(hidden_size, queries),
             f"{at}post_attention_layernorm.weight": norm(),
-            f"{at}mlp.gate_proj.weight": matrix(intermediate_size, hidden_size, 2),
-            f"{at}mlp.up_proj.weight": matrix(intermediate_size, hidden_size, 2),
-            f"{at}mlp.down_proj.weight": matrix(hidden_size, intermediate_size),
         }
+        names = [f"{at}mlp.{name}_proj.weight" for name in ("gate", "up", "down")]
+        if num_local_experts:
+            tensors[f"{at}block_sparse_moe.gate.weight"] = matrix(num_local_experts, hidden_size, 2)
+        for expert in range(num_local_experts or 1):
+            if num_local_experts:
+                names = [f"{at}block_sparse_moe.experts.{expert}.{name}.weight" for name in ("w1", "w3", "w2")]
+            tensors[names[0]] = matrix(intermediate_size, hidden_size, 2)
+            tensors[names[1]] = matrix(intermediate_size, hidden_size, 2)
+            tensors[names[2]] = matrix(hidden_size, intermediate_size)
     return tensors
 
 

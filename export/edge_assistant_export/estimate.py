@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edge_assistant.bundle import Manifest, cache_bytes_per_token
-from edge_assistant_export.mistral import Matrix, plan_weights
+from edge_assistant_export.weights import Matrix, plan_weights
 
 if TYPE_CHECKING:
     from edge_assistant.bundle import Architecture
@@ -41,7 +41,8 @@ def estimate(manifest: Manifest) -> Estimate:
     An embedding of its own is only read where a token asks for it, and stays in the file.
     """
     weights = plan_weights(manifest.architecture, manifest.quantization)
-    packed = sum(_packed_bytes(matrix) for layer in weights.layers for matrix in layer) + _packed_bytes(weights.lm_head)
+    embedding = () if weights.lm_head is weights.embedding else (weights.embedding,)
+    packed = sum(_packed_bytes(matrix) for matrix in weights.matrices if matrix not in embedding)
     return Estimate(
         bundle=weights.file.size,
         memory=packed + _RUNTIME_BYTES + _activation_bytes(manifest.architecture),

@@ -6,14 +6,16 @@
     query rows   rotary pairs (j, j + head_dim/2)         rotary pairs (2j, 2j + 1)
 
 Both are read into one `ModelConfig` and one set of canonical names: `embedding`, `norm`, `lm_head` and, for layer i,
-`layers.{i}.` + attention_norm, q, k, v, o, ffn_norm, gate, up, down. What the exporter does not compute (mixtures of
-experts, stretched rotary positions, quantised weights, layers that differ) is refused here, by name.
+`layers.{i}.` + attention_norm, q, k, v, o, ffn_norm, and gate, up, down; of a mixture router, and gate, up, down
+behind `experts.{e}.`. What the exporter does not compute (stretched rotary positions, quantised weights, layers that
+differ) is refused here, by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -36,7 +38,11 @@ class Layout:
     tensors: Mapping[str, str]
     """Tensors of the whole model, by canonical name."""
     layer_tensors: Mapping[str, str]
-    """Tensors of one layer, by canonical name, with {i} for its number."""
+    """Tensors that each layer has, by canonical name, with {i} for its number."""
+    dense_tensors: Mapping[str, str]
+    """Those of its feed-forward part."""
+    mixture_tensors: Mapping[str, str]
+    """Those of a mixture instead, {e} being the number of an expert."""
     interleaved_rotary: bool
     """Whether rows of q and k that rotate together are neighbours."""
     read_config: Callable[[Path, Mapping[str, Any]], ModelConfig]
@@ -46,8 +52,10 @@ class Layout:
         names = {
             name: stored for name, stored in self.tensors.items() if name != "lm_head" or not config.tied_embedding
         }
-        for i in range(config.n_layers):
-            names |= {f"layers.{i}.{name}": stored.format(i=i) for name, stored in self.layer_tensors.items()}
+        experts = range(config.n_experts or 1)
+        of_layer = {**self.layer_tensors, **(self.mixture_tensors if config.n_experts else self.dense_tensors)}
+        for i, (name, stored), e in product(range(config.n_layers), of_layer.items(), experts):
+            names[f"layers.{i}.{name.format(e=e)}"] = stored.format(i=i, e=e)
         return names
 
 
@@ -65,19 +73,26 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "v": (kv_size, hidden),
         "o": (hidden, q_size),
         "ffn_norm": (hidden,),
-        "gate": (ffn, hidden),
-        "up": (ffn, hidden),
-        "down": (hidden, ffn),
     }
+    feed_forward = {"gate": (ffn, hidden), "up": (ffn, hidden), "down": (hidden, ffn)}
+    if config.n_experts:
+        layer["router"] = (config.n_experts, hidden)
+        for e in range(config.n_experts):
+            layer |= {f"experts.{e}.{name}": shape for name, shape in feed_forward.items()}
+    else:
+        layer |= feed_forward
     return shapes | {f"layers.{i}.{name}": shape for i in range(config.n_layers) for name, shape in layer.items()}
 
 
 def _read_huggingface(path: Path, whole: Mapping[str, Any]) -> ModelConfig:
-    """Read config.json; keys that are absent have the defaults of transformers' MistralConfig."""
+    """Read config.json; keys that are absent have the defaults of transformers' MistralConfig, or MixtralConfig."""
     config = {**whole, **whole.get("text_config", {})}
     for model_type in (whole.get("model_type"), config.get("model_type")):
-        if model_type not in {"mistral", "mistral3"}:
+        if model_type not in {"mistral", "mistral3", "mixtral"}:
             raise UnsupportedArchitectureError(path, f"model_type {model_type!r}")
+    mixture = config["model_type"] == "mixtral"
+    if mixture:
+        config = {**_MIXTRAL_DEFAULTS, **config}
     _refuse(path, config, ("quantization_config", "attention_bias", "mlp_bias"))
     if (activation := config.get("hidden_act", "silu")) != "silu":
         raise UnsupportedArchitectureError(path, f"hidden_act {activation!r}")
@@ -101,7 +116,19 @@ def _read_huggingface(path: Path, whole: Mapping[str, Any]) -> ModelConfig:
         sliding_window=config.get("sliding_window", 4096),
         tied_embedding=whole.get("tie_word_embeddings", config.get("tie_word_embeddings", False)),
         max_positions=config.get("max_position_embeddings", 131_072),
+        n_experts=_number(path, config, "num_local_experts") if mixture else 0,
+        n_experts_per_token=_number(path, config, "num_experts_per_tok") if mixture else 0,
     )
+
+
+# Where transformers' MixtralConfig does not agree with its MistralConfig.
+_MIXTRAL_DEFAULTS: Final[Mapping[str, Any]] = {
+    "rope_theta": 1_000_000.0,
+    "rms_norm_eps": 1e-5,
+    "sliding_window": None,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+}
 
 
 def _read_mistral(path: Path, params: Mapping[str, Any]) -> ModelConfig:
@@ -109,7 +136,7 @@ def _read_mistral(path: Path, params: Mapping[str, Any]) -> ModelConfig:
 
     It seldom says how long a context may be: 32,768 is what every model without that key was trained for.
     """
-    _refuse(path, params, ("moe", "quantization", "yarn", "llama_4_scaling", "q_lora_rank", "lora", "use_biases"))
+    _refuse(path, params, ("quantization", "yarn", "llama_4_scaling", "q_lora_rank", "lora", "use_biases"))
     if (model_type := params.get("model_type", "transformer")) != "transformer":
         raise UnsupportedArchitectureError(path, f"model_type {model_type!r}")
     if (activation := params.get("activation", "silu")) != "silu":
@@ -119,6 +146,7 @@ def _read_mistral(path: Path, params: Mapping[str, Any]) -> ModelConfig:
         if len(set(window)) != 1:
             raise UnsupportedArchitectureError(path, f"a sliding_window that differs by layer, {window},")
         window = window[0]
+    moe = params.get("moe") or {}
     return _model_config(
         path,
         n_layers=_number(path, params, "n_layers"),
@@ -134,6 +162,8 @@ def _read_mistral(path: Path, params: Mapping[str, Any]) -> ModelConfig:
         sliding_window=window,
         tied_embedding=params.get("tied_embeddings", False),
         max_positions=params.get("max_position_embeddings") or params.get("max_seq_len") or 32_768,
+        n_experts=_number(path, moe, "num_experts") if moe else 0,
+        n_experts_per_token=_number(path, moe, "num_experts_per_tok") if moe else 0,
     )
 
 
@@ -153,7 +183,8 @@ def _number(path: Path, config: Mapping[str, Any], key: str) -> int:
 def _model_config(path: Path, **values: Any) -> ModelConfig:
     """Return the configuration; its own checks say what does not hold."""
     try:
-        return ModelConfig(family="mistral", **{**values, "rope_theta": float(values["rope_theta"])})
+        family: Literal["mistral", "mixtral"] = "mixtral" if values["n_experts"] else "mistral"
+        return ModelConfig(family=family, **{**values, "rope_theta": float(values["rope_theta"])})
     except (ValueError, TypeError) as error:
         raise CheckpointError(path, f"it describes no model: {error}") from error
 
@@ -175,9 +206,17 @@ HUGGINGFACE: Final = Layout(
         "v": "model.layers.{i}.self_attn.v_proj.weight",
         "o": "model.layers.{i}.self_attn.o_proj.weight",
         "ffn_norm": "model.layers.{i}.post_attention_layernorm.weight",
+    },
+    dense_tensors={
         "gate": "model.layers.{i}.mlp.gate_proj.weight",
         "up": "model.layers.{i}.mlp.up_proj.weight",
         "down": "model.layers.{i}.mlp.down_proj.weight",
+    },
+    mixture_tensors={
+        "router": "model.layers.{i}.block_sparse_moe.gate.weight",
+        "experts.{e}.gate": "model.layers.{i}.block_sparse_moe.experts.{e}.w1.weight",
+        "experts.{e}.up": "model.layers.{i}.block_sparse_moe.experts.{e}.w3.weight",
+        "experts.{e}.down": "model.layers.{i}.block_sparse_moe.experts.{e}.w2.weight",
     },
     interleaved_rotary=False,
     read_config=_read_huggingface,
@@ -200,9 +239,17 @@ MISTRAL: Final = Layout(
         "v": "layers.{i}.attention.wv.weight",
         "o": "layers.{i}.attention.wo.weight",
         "ffn_norm": "layers.{i}.ffn_norm.weight",
+    },
+    dense_tensors={
         "gate": "layers.{i}.feed_forward.w1.weight",
         "up": "layers.{i}.feed_forward.w3.weight",
         "down": "layers.{i}.feed_forward.w2.weight",
+    },
+    mixture_tensors={
+        "router": "layers.{i}.feed_forward.gate.weight",
+        "experts.{e}.gate": "layers.{i}.feed_forward.experts.{e}.w1.weight",
+        "experts.{e}.up": "layers.{i}.feed_forward.experts.{e}.w3.weight",
+        "experts.{e}.down": "layers.{i}.feed_forward.experts.{e}.w2.weight",
     },
     interleaved_rotary=True,
     read_config=_read_mistral,

@@ -1,4 +1,4 @@
-"""The dense Mistral architecture as an ONNX graph.
+"""The Mistral architecture as an ONNX graph; the feed-forward layers of Mixtral are in `mixtral.py`.
 
     h = embedding[input_ids]
     for each layer:
@@ -19,7 +19,6 @@ Choices, each measured (onnxruntime 1.31, CPU):
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -30,7 +29,6 @@ from edge_assistant.bundle import (
     INPUT_IDS,
     LOGITS,
     LOGITS_TO_KEEP,
-    WEIGHTS_FILE,
     Architecture,
     Quantization,
     past_key,
@@ -39,53 +37,12 @@ from edge_assistant.bundle import (
     present_value,
 )
 from edge_assistant_export import __version__
-from edge_assistant_export.graph import MICROSOFT, DataFile, GraphWriter, Place
-from edge_assistant_export.quantize import Float32, n_blocks
+from edge_assistant_export.graph import MICROSOFT, GraphWriter
+from edge_assistant_export.mixtral import mixture
+from edge_assistant_export.quantize import Float32
+from edge_assistant_export.weights import DenseMatrices, ExpertMatrices, Matrix, Weights
 
 _END: Final = np.iinfo(np.int64).max
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """A weight matrix [n_rows, row_size] of the bundle: tensors of the checkpoint on top of each other."""
-
-    sources: tuple[str, ...]
-    n_rows: int
-    row_size: int
-    bits: int
-    block_size: int
-    """Weights to a scale; 0 for float32."""
-    data: Place
-    scales: Place | None
-    """None for float32."""
-
-
-class LayerMatrices(NamedTuple):
-    """The four matrices of a layer."""
-
-    qkv: Matrix
-    o: Matrix
-    gate_up: Matrix
-    down: Matrix
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """All that lies in the file of weights, in the order of the file."""
-
-    file: DataFile
-    cos: Place
-    sin: Place
-    embedding: Matrix
-    layers: tuple[LayerMatrices, ...]
-    lm_head: Matrix
-    """The embedding itself where they are tied."""
-
-    @property
-    def matrices(self) -> tuple[Matrix, ...]:
-        """Every matrix once."""
-        head = () if self.lm_head is self.embedding else (self.lm_head,)
-        return (self.embedding, *(matrix for layer in self.layers for matrix in layer), *head)
 
 
 class CacheScales(NamedTuple):
@@ -93,43 +50,6 @@ class CacheScales(NamedTuple):
 
     keys: Float32
     values: Float32
-
-
-def plan_weights(architecture: Architecture, quantization: Quantization) -> Weights:
-    """Decide where every weight lies, before any is read."""
-    file = DataFile(WEIGHTS_FILE)
-    block_size = quantization.block_size or 0
-
-    def matrix(name: str, sources: tuple[str, ...], n_rows: int, row_size: int, bits: int) -> Matrix:
-        if bits == 32:
-            data, scales = file.place(name, np.float32, (n_rows, row_size)), None
-        else:
-            blocks = n_blocks(row_size, block_size)
-            data = file.place(name, np.uint8, (n_rows, blocks, block_size * bits // 8))
-            scales = file.place(f"{name}.scales", np.float32, (n_rows, blocks))
-        return Matrix(sources, n_rows, row_size, bits, block_size, data, scales)
-
-    def layer(number: int) -> LayerMatrices:
-        at, bits = f"layers.{number}.", quantization.bits
-        q_size, kv_size = (heads * architecture.head_dim for heads in (architecture.n_heads, architecture.n_kv_heads))
-        hidden, ffn = architecture.hidden_size, architecture.ffn_size
-        return LayerMatrices(
-            qkv=matrix(f"{at}qkv", (f"{at}q", f"{at}k", f"{at}v"), q_size + 2 * kv_size, hidden, bits),
-            o=matrix(f"{at}o", (f"{at}o",), hidden, q_size, bits),
-            gate_up=matrix(f"{at}gate_up", (f"{at}gate", f"{at}up"), 2 * ffn, hidden, bits),
-            down=matrix(f"{at}down", (f"{at}down",), hidden, ffn, bits),
-        )
-
-    vocab, hidden = architecture.vocab_size, architecture.hidden_size
-    cos, sin = (
-        file.place(f"rotary.{name}", np.float32, (architecture.max_positions, architecture.head_dim // 2))
-        for name in ("cos", "sin")
-    )
-    embedding = matrix("embedding", ("embedding",), vocab, hidden, quantization.embedding_bits)
-    layers = tuple(layer(number) for number in range(architecture.n_layers))
-    tied = architecture.tied_embedding
-    lm_head = embedding if tied else matrix("lm_head", ("lm_head",), vocab, hidden, quantization.lm_head_bits)
-    return Weights(file, cos, sin, embedding, layers, lm_head)
 
 
 def rotary_tables(architecture: Architecture) -> tuple[Float32, Float32]:
@@ -206,7 +126,7 @@ class _Mistral:
                 )
             output = self._matmul(attended, layer.o, f"{at}o_out")
             normed, residual = self._add_and_norm(output, residual, f"{at}ffn_norm")
-            output = self._feed_forward(normed, layer, at)
+            output = self._feed_forward(normed, layer.feed_forward, at)
             following = "norm" if number == last else f"layers.{number + 1}.attention_norm"
             normed, residual = self._add_and_norm(output, residual, following)
         logits = self._matmul(normed, self.weights.lm_head, "lm_head_out")
@@ -390,10 +310,12 @@ class _Mistral:
             for name, array in zip(("k", "v"), scales, strict=True)
         ]
 
-    def _feed_forward(self, normed: ir.Value, layer: LayerMatrices, at: str) -> ir.Value:
-        """Return down(silu(gate) * up) (SwiGLU, arXiv 2002.05202)."""
+    def _feed_forward(self, normed: ir.Value, matrices: DenseMatrices | ExpertMatrices, at: str) -> ir.Value:
+        """Return down(silu(gate) * up) (SwiGLU, arXiv 2002.05202), or a mixture of such."""
         graph = self.graph
-        gate_up = self._matmul(normed, layer.gate_up, f"{at}gate_up_out")
+        if isinstance(matrices, ExpertMatrices):
+            return mixture(graph, self.architecture, matrices, self.quantization.accuracy_level, normed, at)
+        gate_up = self._matmul(normed, matrices.gate_up, f"{at}gate_up_out")
         gate, up = graph.nodes("Split", [gate_up], (f"{at}gate", f"{at}up"), axis=-1, num_outputs=2)
         silu = graph.node("Mul", [gate, graph.node("Sigmoid", [gate], f"{at}sigmoid")], f"{at}silu")
-        return self._matmul(graph.node("Mul", [silu, up], f"{at}gated"), layer.down, f"{at}down_out")
+        return self._matmul(graph.node("Mul", [silu, up], f"{at}gated"), matrices.down, f"{at}down_out")

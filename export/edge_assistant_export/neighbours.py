@@ -6,16 +6,27 @@ Our own runtime reads neither. onnxruntime-genai refuses keys that it does not k
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from edge_assistant.bundle import ATTENTION_MASK, GRAPH_FILE, INPUT_IDS, LOGITS, Architecture, Manifest
 
 
+def bundle_config(manifest: Manifest) -> dict[str, Any]:
+    """Return config.json of a bundle: to what loads a graph, a mixture is a Mistral like any other."""
+    dense = replace(manifest.architecture, family="mistral", n_experts=0, n_experts_per_token=0)
+    return huggingface_config(dense, manifest.special_ids)
+
+
 def huggingface_config(architecture: Architecture, special_ids: Mapping[str, int]) -> dict[str, Any]:
-    """Return config.json in the words of transformers."""
+    """Return config.json of a checkpoint in the words of transformers."""
+    experts = {
+        "num_local_experts": architecture.n_experts,
+        "num_experts_per_tok": architecture.n_experts_per_token,
+    }
     return {
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
+        "architectures": [f"{architecture.family.capitalize()}ForCausalLM"],
+        "model_type": architecture.family,
         "hidden_size": architecture.hidden_size,
         "intermediate_size": architecture.ffn_size,
         "num_hidden_layers": architecture.n_layers,
@@ -30,6 +41,7 @@ def huggingface_config(architecture: Architecture, special_ids: Mapping[str, int
         "hidden_act": "silu",
         "tie_word_embeddings": architecture.tied_embedding,
         "use_cache": True,
+        **(experts if architecture.n_experts else {}),
         **_special_ids(special_ids),
     }
 

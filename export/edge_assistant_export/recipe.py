@@ -73,7 +73,12 @@ class Recipe:
         return self.cache == "int8" or (self.method == "gptq" and self.bits != 32)
 
     def quantization(self, architecture: Architecture) -> Quantization:
-        """Return how the weights of this architecture are stored."""
+        """Return how the weights of this architecture are stored.
+
+        Raises:
+            RecipeError: The fused op for experts wants rows of whole blocks, and they are not.
+        """
+        self._check_blocks(architecture)
         head_bits = self.lm_head_bits or self.bits
         return Quantization(
             bits=self.bits,
@@ -83,6 +88,14 @@ class Recipe:
             accuracy_level=0 if self.bits == 32 else self.accuracy_level,
             method="none" if self.bits == 32 else self.method,
         )
+
+    def _check_blocks(self, architecture: Architecture) -> None:
+        sizes = (architecture.hidden_size, architecture.ffn_size)
+        if self.bits == 32 or not architecture.n_experts or not any(size % self.block_size for size in sizes):
+            return
+        fitting = [size for size in get_args(BlockSize) if not any(row % size for row in sizes)]
+        mend = fitting[-1] if fitting else f"none: rows of {sizes[0]} and {sizes[1]} take --bits 32"
+        raise RecipeError("block_size", self.block_size, mend, tuple(fitting))
 
     @property
     def cache_spec(self) -> CacheSpec:

@@ -4,7 +4,7 @@
     for each layer:
         q, k, v = W_q x, W_k x, W_v x                  x = rms_norm(h)
         h += W_o attention(rotate(q), rotate(k), v)
-        h += W_down (silu(W_gate x) * W_up x)          x = rms_norm(h)
+        h += W_down (silu(W_gate x) * W_up x)          x = rms_norm(h), or a mixture of such
     logits = W_head rms_norm(h)
 
 Everything is float32. The checkpoint is read once, a layer's matrices at a time, for all texts together: they lie one
@@ -23,6 +23,8 @@ import numpy as np
 from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
 from edge_assistant_export.safetensors_file import Float32
 
+Int64 = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
 
 class Observer:
     """Told what passes through the layers, of all texts together; by itself it lets everything pass."""
@@ -34,8 +36,11 @@ class Observer:
         """See what a matrix is about to multiply, [n, in], by the matrix's canonical name.
 
         Matrices that read the same are told of once, by the first: q for k and v, gate for up. What goes into `down`
-        comes in parts.
+        comes in parts. An expert is shown the positions that chose it.
         """
+
+    def routes(self, layer: int, chosen: Int64) -> None:
+        """See which experts each position chose, [n, n_experts_per_token], the most wanted first."""
 
 
 # Positions that pass through a feed-forward layer at a time, and rows of lm_head that are in memory at a time.
@@ -106,8 +111,9 @@ def hidden_states(
         observer.inputs(f"{at}.o", attended)
         hidden += _linear(attended, checkpoint.tensor(f"{at}.o"))
         x = rms_norm(hidden, checkpoint.tensor(f"{at}.ffn_norm"), config.norm_eps)
-        observer.inputs(f"{at}.gate", x)
-        hidden += _feed_forward(checkpoint, at, x, observer)
+        hidden += (
+            _mixture(checkpoint, i, x, observer) if config.n_experts else _feed_forward(checkpoint, at, x, observer)
+        )
     hidden = rms_norm(hidden, checkpoint.tensor("norm"), config.norm_eps)
     observer.inputs(_head(config), hidden)
     return [hidden[place] for place in places]
@@ -177,6 +183,7 @@ def _embed(checkpoint: Checkpoint, ids: np.ndarray[tuple[int], np.dtype[np.int64
 
 def _feed_forward(checkpoint: Checkpoint, at: str, x: Float32, observer: Observer) -> Float32:
     """Return SwiGLU's output [n, hidden] (arXiv 2002.05202)."""
+    observer.inputs(f"{at}.gate", x)
     gate, up, down = (checkpoint.tensor(f"{at}.{name}") for name in ("gate", "up", "down"))
     out = np.empty_like(x)
     for start in range(0, len(x), _POSITIONS):
@@ -187,6 +194,24 @@ def _feed_forward(checkpoint: Checkpoint, at: str, x: Float32, observer: Observe
         gated *= _linear(x[some], up)
         observer.inputs(f"{at}.down", gated)
         out[some] = _linear(gated, down)
+    return out
+
+
+def _mixture(checkpoint: Checkpoint, layer: int, x: Float32, observer: Observer) -> Float32:
+    """Return the weighted sum of each position's experts [n, hidden] (arXiv 2401.04088); read one expert at a time."""
+    at, config = f"layers.{layer}", checkpoint.config
+    wanted = _linear(x, checkpoint.tensor(f"{at}.router"))
+    chosen = np.argsort(-wanted, axis=-1, kind="stable")[:, : config.n_experts_per_token]
+    observer.routes(layer, chosen)
+    weights = np.take_along_axis(wanted, chosen, axis=-1)
+    weights = np.exp(weights - weights.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    out = np.zeros_like(x)
+    for expert in range(config.n_experts):
+        positions, rank = np.nonzero(chosen == expert)
+        if len(positions):
+            said = _feed_forward(checkpoint, f"{at}.experts.{expert}", x[positions], observer)
+            out[positions] += weights[positions, rank, np.newaxis] * said
     return out
 
 

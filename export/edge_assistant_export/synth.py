@@ -58,7 +58,18 @@ _TINY: Final = replace(
 
 SHAPES: Final[Mapping[str, Architecture]] = {
     "mistral-7b": _MISTRAL_7B,
-    "mixtral-8x7b": replace(_MISTRAL_7B, vocab_size=32000),
+    "mixtral-8x7b": replace(_MISTRAL_7B, family="mixtral", vocab_size=32000, n_experts=8, n_experts_per_token=2),
+    "mixtral-8x22b": replace(
+        _MISTRAL_7B,
+        family="mixtral",
+        n_layers=56,
+        hidden_size=6144,
+        n_heads=48,
+        ffn_size=16384,
+        max_positions=65536,
+        n_experts=8,
+        n_experts_per_token=2,
+    ),
     "ministral-8b": replace(
         _MISTRAL_7B, n_layers=36, ffn_size=12288, vocab_size=131072, rope_theta=1e8, sliding_window=32768
     ),
@@ -78,11 +89,9 @@ SHAPES: Final[Mapping[str, Architecture]] = {
     "tiny-tied": replace(_TINY, tied_embedding=True),
     "tiny-window": replace(_TINY, sliding_window=8),
     "tiny-head-dim": replace(_TINY, head_dim=32),
+    "tiny-moe": replace(_TINY, family="mixtral", n_experts=4, n_experts_per_token=2),
 }
 """What can be written, by name."""
-
-EXPERTS: Final[Mapping[str, int]] = {"mixtral-8x7b": 8}
-"""The shapes whose feed-forward layers are mixtures, with the number of experts."""
 
 _TYPES: Final[Mapping[Dtype, tuple[str, npt.DTypeLike]]] = {
     "bfloat16": ("BF16", ml_dtypes.bfloat16),
@@ -107,7 +116,7 @@ def synthesise(
     """Write a checkpoint of one of SHAPES into a folder of its own, and return the folder.
 
     Same arguments, same bytes. `n_layers` replaces the shape's own; `shard_bytes` is the size at which a new file of
-    weights is begun. Mixtures are written in Hugging Face's layout.
+    weights is begun.
 
     Raises:
         OutputExistsError: The folder is there already.
@@ -117,10 +126,12 @@ def synthesise(
         raise OutputExistsError(out, overwritable=False)
     out.mkdir(parents=True)
     chosen = next(known for known in LAYOUTS if known.name == layout)
-    n_experts = EXPERTS.get(shape, 0)
-    shapes = _with_experts(architecture, n_experts) if n_experts else _stored_shapes(architecture, chosen)
-    _write_weights(out, shapes, chosen, architecture.n_layers, dtype, seed, shard_bytes)
-    config = _huggingface_config(architecture, n_experts, dtype) if chosen is HUGGINGFACE else _params(architecture)
+    _write_weights(out, _stored_shapes(architecture, chosen), chosen, architecture.n_layers, dtype, seed, shard_bytes)
+    config = (
+        {**huggingface_config(architecture, {}), "torch_dtype": dtype}
+        if chosen is HUGGINGFACE
+        else _params(architecture)
+    )
     (out / chosen.config_file).write_text(json.dumps(config, indent=1), encoding="utf-8")
     byte_level_tokenizer(architecture.vocab_size).save(str(out / "tokenizer.json"))
     return out
@@ -147,19 +158,6 @@ def byte_level_tokenizer(vocab_size: int) -> Tokenizer:
 def _stored_shapes(architecture: Architecture, layout: Layout) -> dict[str, tuple[int, ...]]:
     names = layout.tensor_names(architecture)
     return {names[name]: shape for name, shape in expected_shapes(architecture).items()}
-
-
-def _with_experts(architecture: Architecture, n_experts: int) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of a Mixtral: a router and n experts for each feed-forward layer (arXiv 2401.04088)."""
-    hidden, ffn = architecture.hidden_size, architecture.ffn_size
-    shapes = {name: shape for name, shape in _stored_shapes(architecture, HUGGINGFACE).items() if ".mlp." not in name}
-    for i in range(architecture.n_layers):
-        at = f"model.layers.{i}.block_sparse_moe."
-        shapes[f"{at}gate.weight"] = (n_experts, hidden)
-        for expert in range(n_experts):
-            shapes |= {f"{at}experts.{expert}.{name}.weight": (ffn, hidden) for name in ("w1", "w3")}
-            shapes[f"{at}experts.{expert}.w2.weight"] = (hidden, ffn)
-    return shapes
 
 
 def _write_weights(
@@ -249,16 +247,10 @@ class _Pool:
         return self._scaled[scale]
 
 
-def _huggingface_config(architecture: Architecture, n_experts: int, dtype: Dtype) -> dict[str, Any]:
-    config = {**huggingface_config(architecture, {}), "torch_dtype": dtype}
-    if n_experts:
-        config |= {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
-        config |= {"num_local_experts": n_experts, "num_experts_per_tok": 2}
-    return config
-
-
 def _params(architecture: Architecture) -> dict[str, Any]:
     renamed = {"hidden_size": "dim", "ffn_size": "hidden_dim", "max_positions": "max_position_embeddings"}
     params = {renamed.get(name, name): value for name, value in asdict(architecture).items()}
     del params["family"]
+    moe = {"num_experts": params.pop("n_experts"), "num_experts_per_tok": params.pop("n_experts_per_token")}
+    params |= {"moe": moe} if architecture.n_experts else {}
     return params | {"tied_embeddings": params.pop("tied_embedding")}

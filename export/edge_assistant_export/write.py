@@ -16,10 +16,10 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -46,10 +46,11 @@ from edge_assistant_export.cache_scales import cache_scales
 from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.compensate import Inputs, compensated
 from edge_assistant_export.graph import Place, serialize
-from edge_assistant_export.mistral import Matrix, Weights, build_graph, plan_weights, rotary_tables
-from edge_assistant_export.neighbours import genai_config, huggingface_config
+from edge_assistant_export.mistral import build_graph, rotary_tables
+from edge_assistant_export.neighbours import bundle_config, genai_config
 from edge_assistant_export.quantize import Float32, Packed, Rounding, quantize
 from edge_assistant_export.reference import hidden_states
+from edge_assistant_export.weights import Matrix, Weights, plan_weights, read_rows
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
@@ -107,7 +108,7 @@ def export(
             model = build_graph(manifest.architecture, manifest.quantization, weights, checkpoint.tensor, scales)
             _write(folder / GRAPH_FILE, serialize(model))
             _write(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
-            _write_json(folder / "config.json", huggingface_config(manifest.architecture, manifest.special_ids))
+            _write_json(folder / "config.json", bundle_config(manifest))
             _write_json(folder / "genai_config.json", genai_config(manifest))
             files = {file.name: FileEntry.of(file) for file in sorted(folder.iterdir())}
             manifest = replace(manifest, files=files)
@@ -157,24 +158,18 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Some rows of a matrix: `rows` of the tensor `source`, which go to `first_row` and the following."""
+class _Piece(NamedTuple):
+    """Some rows of a matrix."""
 
     matrix: Matrix
-    source: str
     rows: slice
-    first_row: int
 
 
-def _pieces(matrix: Matrix, checkpoint: Checkpoint) -> Iterator[_Piece]:
+def _pieces(matrix: Matrix, rows: slice) -> Iterator[_Piece]:
+    """Cut rows of a matrix into what a worker takes at a time."""
     step = max(1, _PIECE // matrix.row_size)
-    first_row = 0
-    for source in matrix.sources:
-        n_rows = checkpoint.shape(source)[0]
-        for start in range(0, n_rows, step):
-            yield _Piece(matrix, source, slice(start, min(start + step, n_rows)), first_row + start)
-        first_row += n_rows
+    for start in range(rows.start, rows.stop, step):
+        yield _Piece(matrix, slice(start, min(start + step, rows.stop)))
 
 
 def _take_space(path: Path, size: int) -> None:
@@ -191,13 +186,14 @@ def _write_weights(
     progress: Progress,
 ) -> None:
     """Write every matrix; with GPTQ while the texts pass through the model, as soon as what it multiplies is known."""
-    left = {matrix.sources[0]: matrix for matrix in weights.matrices}
+    left = {name: _Piece(matrix, rows) for matrix in weights.matrices for name, rows in matrix.shares()}
     total = sum(matrix.n_rows * matrix.row_size for matrix in weights.matrices)
     with _Writer(file, checkpoint, lambda done: progress("weights", done, total)) as writer:
         if method == "gptq" and weights.layers[0].qkv.scales is not None:
 
             def write(name: str, factor: Float32) -> None:
-                writer.write([left.pop(name)], partial(compensated, factor=factor))
+                if left[name].matrix.scales is not None:
+                    writer.write([left.pop(name)], partial(compensated, factor=factor))
 
             inputs = Inputs(write)
             try:
@@ -225,12 +221,10 @@ class _Writer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown(cancel_futures=kind is not None)
 
-    def write(self, matrices: Iterable[Matrix], quantizer: Quantizer) -> None:
-        """Write some matrices, and return when they are."""
+    def write(self, shares: Iterable[_Piece], quantizer: Quantizer) -> None:
+        """Write some rows of some matrices, and return when they are."""
         futures = [
-            self._pool.submit(self._write_piece, piece, quantizer)
-            for matrix in matrices
-            for piece in _pieces(matrix, self._checkpoint)
+            self._pool.submit(self._write_piece, piece, quantizer) for share in shares for piece in _pieces(*share)
         ]
         for future in as_completed(futures):
             self._done += future.result()
@@ -238,19 +232,24 @@ class _Writer:
 
     def _write_piece(self, piece: _Piece, quantizer: Quantizer) -> int:
         """Quantise and write a piece; return how many weights that were."""
-        rows = self._checkpoint.tensor(piece.source, piece.rows)
-        with np.errstate(invalid="ignore"):
-            finite = np.isfinite(rows.sum())
-        if not finite:
-            raise CheckpointError(self._checkpoint.source_name, f"{piece.source} holds numbers that are not finite")
-        matrix = piece.matrix
+        matrix, first_row = piece.matrix, piece.rows.start
+        rows = read_rows(matrix, self._read, piece.rows)
         if matrix.scales is None:
-            _write_rows(self._file, matrix.data, piece.first_row, rows)
+            _write_rows(self._file, matrix.data, first_row, rows)
         else:
             packed = quantizer(rows, bits=matrix.bits, block_size=matrix.block_size)
-            _write_rows(self._file, matrix.data, piece.first_row, packed.data)
-            _write_rows(self._file, matrix.scales, piece.first_row, packed.scales)
+            _write_rows(self._file, matrix.data, first_row, packed.data)
+            _write_rows(self._file, matrix.scales, first_row, packed.scales)
         return int(rows.size)
+
+    def _read(self, name: str, rows: slice) -> Float32:
+        """Return rows of a tensor whose numbers are finite."""
+        found = self._checkpoint.tensor(name, rows)
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(found.sum())
+        if not finite:
+            raise CheckpointError(self._checkpoint.source_name, f"{name} holds numbers that are not finite")
+        return found
 
 
 def _write_rows(file: int, place: Place, first_row: int, rows: npt.NDArray[Any]) -> None:

@@ -26,6 +26,7 @@ RENAMED = {
     "mlp.gate_proj": "feed_forward.w1",
     "mlp.down_proj": "feed_forward.w2",
     "mlp.up_proj": "feed_forward.w3",
+    "block_sparse_moe": "feed_forward",
     "post_attention_layernorm": "ffn_norm",
     "input_layernorm": "attention_norm",
     "model.layers.": "layers.",
@@ -69,7 +70,11 @@ def mistral_layout() -> Callable[[Path, Path], Path]:
             )
         out.mkdir()
         save_file(tensors, out / "consolidated.safetensors")
-        (out / "params.json").write_text(json.dumps({new: config[old] for new, old in PARAMS.items()}))
+        params = {new: config[old] for new, old in PARAMS.items()}
+        if "num_local_experts" in config:
+            params["moe"] = {"num_experts": config["num_local_experts"]}
+            params["moe"]["num_experts_per_tok"] = config["num_experts_per_tok"]
+        (out / "params.json").write_text(json.dumps(params))
         (out / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
         return out
 

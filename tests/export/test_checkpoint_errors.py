@@ -48,7 +48,7 @@ def edit_header(path, edit) -> None:
     ("changes", "named"),
     [
         ({"model_type": "llama"}, "llama"),
-        ({"model_type": "mixtral"}, "Mixtral is not yet"),
+        ({"model_type": "qwen2_moe"}, "qwen2_moe"),
         ({"model_type": None}, "None"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "linear"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "yarn"),
@@ -62,14 +62,14 @@ def test_what_the_exporter_does_not_compute_is_refused(folder, changes, named):
     reconfigure(folder, **changes)
     with pytest.raises(UnsupportedArchitectureError, match=named) as caught:
         Checkpoint.open(folder)
-    assert "MistralForCausalLM" in str(caught.value)
+    assert "MixtralForCausalLM" in str(caught.value)
     assert "config.json" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"moe": {"num_experts": 8}}, "moe"),
+        ({"lora": {"rank": 8}}, "lora"),
         ({"yarn": {"factor": 4}}, "yarn"),
         ({"quantization": {"qformat_weight": "fp8_e4m3"}}, "quantization"),
         ({"model_type": "mamba"}, "mamba"),
@@ -85,11 +85,21 @@ def test_what_the_exporter_does_not_compute_is_refused_in_the_other_layout(tmp_p
         Checkpoint.open(path)
 
 
-def test_a_mixtral_is_refused_by_name(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mixtral"}))
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UnsupportedArchitectureError, match="'mixtral' is not supported"):
-        Checkpoint.open(tmp_path)
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"num_local_experts": 0}, "num_local_experts must be a whole number above 0"),
+        ({"num_experts_per_tok": 5}, "5 of 4 experts cannot be chosen"),
+        ({"num_local_experts": 5}, "block_sparse_moe.experts.4.w1.weight and 5 more tensors are missing"),
+        ({"num_local_experts": 3}, r"gate.weight has the shape \[4, 64\], but config.json calls for \[3, 64\]"),
+        ({"model_type": "mistral"}, "mlp.gate_proj.weight and 5 more tensors are missing"),
+    ],
+)
+def test_a_mixture_that_is_none_is_named(tmp_path, changes, problem):
+    path = synthesise("tiny-moe", tmp_path / "moe")
+    reconfigure(path, **changes)
+    with pytest.raises(CheckpointError, match=problem):
+        Checkpoint.open(path)
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, "64", 6.5])

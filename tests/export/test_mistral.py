@@ -13,10 +13,11 @@ from safetensors.numpy import load_file, save_file
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, SamplingParams
 from edge_assistant_export.checkpoint import Checkpoint
-from edge_assistant_export.mistral import plan_weights, rotary_tables
+from edge_assistant_export.mistral import rotary_tables
 from edge_assistant_export.quantize import n_blocks, quantize
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.reference import forward
+from edge_assistant_export.weights import plan_weights
 
 CORNERS = {
     "plain": {},

@@ -13,7 +13,16 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from edge_assistant_export.checkpoint import Checkpoint
-from edge_assistant_export.reference import Past, attention, forward, forward_all, hidden_states, logits, rotate
+from edge_assistant_export.reference import (
+    Observer,
+    Past,
+    attention,
+    forward,
+    forward_all,
+    hidden_states,
+    logits,
+    rotate,
+)
 
 SHAPES = [
     {},
@@ -22,6 +31,8 @@ SHAPES = [
     {"sliding_window": 5},
     {"num_key_value_heads": 4},
     {"num_key_value_heads": 1},
+    {"num_local_experts": 4, "num_experts_per_tok": 2},
+    {"num_local_experts": 3, "num_experts_per_tok": 1},
 ]
 IDS = np.random.default_rng(3).integers(0, 270, 24).tolist()
 # float32 against float64: sums of 96 products in each of two layers.
@@ -45,6 +56,18 @@ def slow_forward(path, ids) -> np.ndarray:
         frequencies = params["rope_theta"] ** (-2 * np.arange(head_dim // 2) / head_dim)
         return numbers * np.exp(1j * position * frequencies)
 
+    def feed_forward(x, at):
+        gate, up = (weights[f"{at}.{name}.weight"] @ x for name in ("w1", "w3"))
+        return weights[f"{at}.w2.weight"] @ (gate / (1 + np.exp(-gate)) * up)
+
+    def mixture(x, at):
+        # As in Mixtral's paper: the softmax of all logits, those not among the largest left out, and made to sum to 1.
+        shares = np.exp(weights[f"{at}.gate.weight"] @ x)
+        shares[np.argsort(shares)[: -params["moe"]["num_experts_per_tok"]]] = 0
+        return sum(
+            share / shares.sum() * feed_forward(x, f"{at}.experts.{expert}") for expert, share in enumerate(shares)
+        )
+
     hidden = [weights["tok_embeddings.weight"][token] for token in ids]
     for i in range(params["n_layers"]):
         at = f"layers.{i}"
@@ -62,9 +85,8 @@ def slow_forward(path, ids) -> np.ndarray:
                 heads.append(sum(share * values[j][head // repeats] for share, j in zip(shares, seen, strict=True)))
             attended = h + weights[f"{at}.attention.wo.weight"] @ np.concatenate(heads)
             x = norm(attended, f"{at}.ffn_norm.weight")
-            gate = weights[f"{at}.feed_forward.w1.weight"] @ x
-            up = weights[f"{at}.feed_forward.w3.weight"] @ x
-            hidden[position] = attended + weights[f"{at}.feed_forward.w2.weight"] @ (gate / (1 + np.exp(-gate)) * up)
+            layer = mixture if "moe" in params else feed_forward
+            hidden[position] = attended + layer(x, f"{at}.feed_forward")
     head = weights["tok_embeddings.weight" if params["tied_embeddings"] else "output.weight"]
     return np.stack([head @ norm(h, "norm.weight") for h in hidden])
 
@@ -127,6 +149,30 @@ def test_layers_are_read_once_whatever_the_number_of_texts(tiny_checkpoint, monk
         hidden_states(checkpoint, [IDS, IDS[:3], IDS[5:]])
     assert read.pop("embedding") == len(set(IDS)), "no row but those of the text"
     assert set(read.values()) == {1}
+
+
+def test_an_observer_is_shown_to_each_expert_who_chose_it(tiny_checkpoint):
+    class Routes(Observer):
+        def __init__(self):
+            self.chosen, self.shown = {}, {}
+
+        def routes(self, layer, chosen):
+            self.chosen[layer] = chosen
+
+        def inputs(self, name, x):
+            if name.endswith(".gate"):
+                self.shown[name] = len(x)
+
+    seen = Routes()
+    with Checkpoint.open(tiny_checkpoint(num_local_experts=4, num_experts_per_tok=2)) as checkpoint:
+        hidden_states(checkpoint, [IDS, IDS[:5]], observer=seen)
+    for layer, chosen in seen.chosen.items():
+        assert chosen.shape == (len(IDS) + 5, 2)
+        assert all(len(set(row)) == 2 for row in chosen.tolist())
+        counts = Counter(chosen.flatten().tolist())
+        assert {f"layers.{layer}.experts.{expert}.gate": count for expert, count in counts.items()}.items() <= (
+            seen.shown.items()
+        )
 
 
 def test_a_position_sees_what_is_before_it_only(tiny_checkpoint):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tracemalloc
 
@@ -78,17 +77,16 @@ def test_memory_is_that_of_the_pool_and_rows_do_not_repeat(tmp_path, monkeypatch
         assert not np.array_equal(checkpoint.tensor("layers.0.gate"), checkpoint.tensor("layers.0.up"))
 
 
-def test_a_mixture_has_its_experts(tmp_path, monkeypatch):
-    monkeypatch.setitem(SHAPES, "mixtral-8x7b", SHAPES["tiny"])
-    path = synthesise("mixtral-8x7b", tmp_path / "mixtral")
-    file = SafetensorsFile(path / "model.safetensors")
-    file.close()
-    assert json.loads((path / "config.json").read_text())["model_type"] == "mixtral"
-    at = "model.layers.1.block_sparse_moe."
-    assert file.tensors[f"{at}gate.weight"].shape == (8, 64)
-    assert file.tensors[f"{at}experts.7.w1.weight"].shape == (96, 64)
-    assert file.tensors[f"{at}experts.7.w2.weight"].shape == (64, 96)
-    assert not [name for name in file.tensors if ".mlp." in name]
+@pytest.mark.parametrize("layout", ["huggingface", "mistral"])
+def test_a_mixture_has_its_experts(tmp_path, layout):
+    with Checkpoint.open(synthesise("tiny-moe", tmp_path / "mixtral", layout=layout)) as checkpoint:
+        assert (checkpoint.config.family, checkpoint.config.n_experts_per_token) == ("mixtral", 2)
+        assert checkpoint.shape("layers.1.router") == (4, 64)
+        assert checkpoint.shape("layers.1.experts.3.gate") == (96, 64)
+        assert checkpoint.shape("layers.1.experts.3.down") == (64, 96)
+        assert not np.array_equal(
+            checkpoint.tensor("layers.0.experts.0.up"), checkpoint.tensor("layers.0.experts.1.up")
+        )
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path):

@@ -17,7 +17,7 @@ PROMPT = [1, 300, 45, 260]
 END = 2
 
 
-@pytest.fixture(scope="module", params=["tiny", "tiny-tied", "tiny-window", "stories"])
+@pytest.fixture(scope="module", params=["tiny", "tiny-tied", "tiny-window", "tiny-moe", "stories"])
 def checkpoint(request, tmp_path_factory):
     if request.param == "stories":
         return request.getfixturevalue("stories")

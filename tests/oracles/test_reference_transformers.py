@@ -1,4 +1,4 @@
-"""The numpy reference is transformers' MistralForCausalLM in float32, to 1e-4."""
+"""The numpy reference is transformers' Mistral and Mixtral in float32, to 1e-4."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ SHAPES = [
     {"sliding_window": 8},
     {"tie_word_embeddings": True},
     {"tie_word_embeddings": True, "sliding_window": 3, "head_dim": 24},
+    {"num_local_experts": 4, "num_experts_per_tok": 2},
+    {"num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 8},
 ]
 
 
 def their_logits(path, texts) -> list[np.ndarray]:
-    model = transformers.MistralForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
     model.eval()
     with torch.no_grad():
         return [model(torch.tensor([text])).logits[0].numpy() for text in texts]
@@ -54,6 +56,20 @@ def test_sharded_checkpoints_of_narrow_types(tmp_path, dtype):
 @pytest.mark.parametrize("key", ["head_dim", "sliding_window", "rope_theta", "rms_norm_eps", "tie_word_embeddings"])
 def test_absent_keys_mean_the_same(tmp_path, key):
     path = synthesise("tiny", tmp_path / "tiny", dtype="float32")
+    config = json.loads((path / "config.json").read_text())
+    del config[key]
+    (path / "config.json").write_text(json.dumps(config))
+    [expected] = their_logits(path, [IDS])
+    with Checkpoint.open(path) as checkpoint:
+        np.testing.assert_allclose(forward(checkpoint, IDS), expected, atol=TOLERANCE)
+
+
+MIXTURE_KEYS = ["rope_theta", "rms_norm_eps", "sliding_window", "num_experts_per_tok", "tie_word_embeddings"]
+
+
+@pytest.mark.parametrize("key", MIXTURE_KEYS)
+def test_absent_keys_of_a_mixture_mean_the_same(tmp_path, key):
+    path = synthesise("tiny-moe", tmp_path / "tiny", dtype="float32")
     config = json.loads((path / "config.json").read_text())
     del config[key]
     (path / "config.json").write_text(json.dumps(config))

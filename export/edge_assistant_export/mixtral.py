@@ -1,0 +1,67 @@
+"""The feed-forward layers of Mixtral (arXiv 2401.04088) as ONNX nodes: a router, and one fused op for all experts.
+
+    chosen, weight = top k of router(x), softmax over those k
+    y = sum over the chosen e of weight[e] * down_e(silu(gate_e x) * up_e x)
+
+onnxruntime's QMoE takes the router's logits and does the rest; on CPU it knows only the form whose gate and up rows
+take turns (see `weights.py`). Its softmax over the k largest logits is Mixtral's softmax over all of them, cut to k and
+normalised again. Unquantised experts go to MoE, which takes the same form. The router is a float32 product: it is
+small, and a changed choice is a changed answer.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_assistant.bundle import Architecture
+from edge_assistant_export.graph import MICROSOFT, Attribute, GraphWriter
+from edge_assistant_export.weights import ExpertMatrices, Matrix
+
+_SWIGLU: Final[dict[str, Attribute]] = {
+    "activation_type": "swiglu",
+    "swiglu_fusion": 1,
+    # silu(gate) * up: the op computes gate * sigmoid(alpha * gate) * (up + beta).
+    "activation_alpha": 1.0,
+    "activation_beta": 0.0,
+    "normalize_routing_weights": 1,
+}
+
+
+def mixture(
+    graph: GraphWriter,
+    architecture: Architecture,
+    matrices: ExpertMatrices,
+    accuracy_level: int,
+    normed: ir.Value,
+    at: str,
+) -> ir.Value:
+    """Add a mixture; `normed` and the result are [batch, seq, hidden]."""
+    router = graph.node("FusedMatMul", [normed, graph.weight(matrices.router.data)], f"{at}router_out",
+                        domain=MICROSOFT, transB=1)  # fmt: skip
+    flat = graph.constant("shape_of_routes", np.array([-1, architecture.n_experts], np.int64))
+    logits = graph.node("Reshape", [router, flat], f"{at}routes")
+    fc1, fc2 = (_stacked(graph, matrix) for matrix in (matrices.fc1, matrices.fc2))
+    attributes = {**_SWIGLU, "k": architecture.n_experts_per_token}
+    if matrices.fc1.scales is None:
+        inputs = [normed, logits, fc1[0], None, fc2[0]]
+        return graph.node("MoE", inputs, f"{at}experts_out", domain=MICROSOFT, **attributes)
+    return graph.node(
+        "QMoE",
+        [normed, logits, *fc1, None, *fc2],
+        f"{at}experts_out",
+        domain=MICROSOFT,
+        expert_weight_bits=matrices.fc1.bits,
+        block_size=matrices.fc1.block_size,
+        accuracy_level=accuracy_level,
+        **attributes,
+    )
+
+
+def _stacked(graph: GraphWriter, matrix: Matrix) -> list[ir.Value]:
+    """Return a matrix of experts as the op takes it: weights [n_experts, out, bytes of a row], and scales."""
+    each = (matrix.n_experts, matrix.n_rows // matrix.n_experts)
+    places = [matrix.data] if matrix.scales is None else [matrix.data, matrix.scales]
+    return [graph.weight(place, shape=(*each, int(np.prod(place.shape[1:])))) for place in places]

@@ -1,0 +1,189 @@
+"""Where every weight of a bundle lies, and from which tensors of the checkpoint it is made.
+
+Contract: all is planned from the architecture alone, before a weight is read, so that sizes can be told and space be
+taken first; `read_rows` then gives any rows of a matrix, and holds no more of the checkpoint than those.
+
+Matrices that read the same input are one: q, k and v on top of each other, gate on top of up. Of a mixture all experts
+lie in one matrix, one after the other, gate and up there with their rows in turn, which is how onnxruntime's QMoE
+wants them:
+
+    dense  gate_up = [gate; up]                                    [2 * ffn, hidden]
+    experts  fc1 = [gate 0 and up 0 in turn; gate 1 and up 1; ...] [n_experts * 2 * ffn, hidden]
+             fc2 = [down 0; down 1; ...]                           [n_experts * hidden, ffn]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from edge_assistant.bundle import WEIGHTS_FILE, Architecture, Quantization
+from edge_assistant_export.graph import DataFile, Place
+from edge_assistant_export.quantize import Float32, n_blocks
+
+ReadTensor = Callable[[str, slice], Float32]
+"""Gives some rows of a tensor of the checkpoint by its canonical name."""
+
+
+class Part(NamedTuple):
+    """Some rows of a matrix: a tensor of the checkpoint, or several of one shape with their rows in turn."""
+
+    names: tuple[str, ...]
+    n_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A weight matrix [n_rows, row_size] of the bundle."""
+
+    parts: tuple[Part, ...]
+    """From the top."""
+    n_rows: int
+    row_size: int
+    bits: int
+    block_size: int
+    """Weights to a scale; 0 for float32."""
+    data: Place
+    scales: Place | None
+    """None for float32."""
+    n_experts: int = 1
+    """How many equal shares of the rows multiply inputs of their own."""
+
+    def shares(self) -> Iterator[tuple[str, slice]]:
+        """Give the rows that multiply the same input, by the name of their first tensor."""
+        per_share, rows = len(self.parts) // self.n_experts, self.n_rows // self.n_experts
+        for number in range(self.n_experts):
+            yield self.parts[number * per_share].names[0], slice(number * rows, (number + 1) * rows)
+
+
+class DenseMatrices(NamedTuple):
+    """A feed-forward layer that every token passes."""
+
+    gate_up: Matrix
+    down: Matrix
+
+
+class ExpertMatrices(NamedTuple):
+    """A mixture of feed-forward layers, of which a router picks some for each token (arXiv 2401.04088)."""
+
+    router: Matrix
+    fc1: Matrix
+    fc2: Matrix
+
+
+class LayerMatrices(NamedTuple):
+    """The matrices of a layer."""
+
+    qkv: Matrix
+    o: Matrix
+    feed_forward: DenseMatrices | ExpertMatrices
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All that lies in the file of weights, in the order of the file."""
+
+    file: DataFile
+    cos: Place
+    sin: Place
+    embedding: Matrix
+    layers: tuple[LayerMatrices, ...]
+    lm_head: Matrix
+    """The embedding itself where they are tied."""
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Every matrix once."""
+        of_layers = (matrix for layer in self.layers for matrix in (layer.qkv, layer.o, *layer.feed_forward))
+        return (self.embedding, *of_layers, *(() if self.lm_head is self.embedding else (self.lm_head,)))
+
+
+def plan_weights(architecture: Architecture, quantization: Quantization) -> Weights:
+    """Decide where every weight lies."""
+    return _Plan(architecture, quantization).whole()
+
+
+def read_rows(matrix: Matrix, read: ReadTensor, rows: slice) -> Float32:
+    """Return some rows of a matrix, `rows.start` to `rows.stop`, as float32 [rows, row_size]."""
+    found, first = [], 0
+    for part in matrix.parts:
+        start, stop = max(rows.start - first, 0), min(rows.stop - first, part.n_rows)
+        if start < stop:
+            found.append(_rows_in_turn(part.names, read, start, stop))
+        first += part.n_rows
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _rows_in_turn(names: Sequence[str], read: ReadTensor, start: int, stop: int) -> Float32:
+    """Return rows `start` to `stop` of tensors whose rows take turns."""
+    if len(names) == 1:
+        return read(names[0], slice(start, stop))
+    first, last = start // len(names), -(-stop // len(names))
+    turns = np.stack([read(name, slice(first, last)) for name in names], axis=1)
+    return turns.reshape(-1, turns.shape[-1])[start - first * len(names) : stop - first * len(names)]
+
+
+class _Plan:
+    """The file of weights in the making."""
+
+    def __init__(self, architecture: Architecture, quantization: Quantization) -> None:
+        self._architecture = architecture
+        self._quantization = quantization
+        self._file = DataFile(WEIGHTS_FILE)
+
+    def whole(self) -> Weights:
+        architecture, how = self._architecture, self._quantization
+        vocab, hidden = architecture.vocab_size, architecture.hidden_size
+        cos, sin = (
+            self._file.place(f"rotary.{name}", np.float32, (architecture.max_positions, architecture.head_dim // 2))
+            for name in ("cos", "sin")
+        )
+        embedding = self._matrix("embedding", [Part(("embedding",), vocab)], hidden, how.embedding_bits)
+        layers = tuple(self._layer(number) for number in range(architecture.n_layers))
+        lm_head = embedding
+        if not architecture.tied_embedding:
+            lm_head = self._matrix("lm_head", [Part(("lm_head",), vocab)], hidden, how.lm_head_bits)
+        return Weights(self._file, cos, sin, embedding, layers, lm_head)
+
+    def _layer(self, number: int) -> LayerMatrices:
+        architecture, bits, at = self._architecture, self._quantization.bits, f"layers.{number}."
+        q_size, kv_size = (heads * architecture.head_dim for heads in (architecture.n_heads, architecture.n_kv_heads))
+        hidden = architecture.hidden_size
+        qkv = [Part((f"{at}{name}",), size) for name, size in (("q", q_size), ("k", kv_size), ("v", kv_size))]
+        return LayerMatrices(
+            qkv=self._matrix(f"{at}qkv", qkv, hidden, bits),
+            o=self._matrix(f"{at}o", [Part((f"{at}o",), hidden)], q_size, bits),
+            feed_forward=self._experts(at) if architecture.n_experts else self._dense(at),
+        )
+
+    def _dense(self, at: str) -> DenseMatrices:
+        hidden, ffn, bits = self._architecture.hidden_size, self._architecture.ffn_size, self._quantization.bits
+        return DenseMatrices(
+            gate_up=self._matrix(f"{at}gate_up", [Part((f"{at}gate",), ffn), Part((f"{at}up",), ffn)], hidden, bits),
+            down=self._matrix(f"{at}down", [Part((f"{at}down",), hidden)], ffn, bits),
+        )
+
+    def _experts(self, at: str) -> ExpertMatrices:
+        """Plan a mixture: a router, which stays float32 as it is small and decides all, and two matrices of experts."""
+        hidden, ffn, bits = self._architecture.hidden_size, self._architecture.ffn_size, self._quantization.bits
+        experts = [f"{at}experts.{number}." for number in range(self._architecture.n_experts)]
+        fc1 = [Part((f"{expert}gate", f"{expert}up"), 2 * ffn) for expert in experts]
+        fc2 = [Part((f"{expert}down",), hidden) for expert in experts]
+        return ExpertMatrices(
+            router=self._matrix(f"{at}router", [Part((f"{at}router",), len(experts))], hidden, 32),
+            fc1=self._matrix(f"{at}fc1", fc1, hidden, bits, len(experts)),
+            fc2=self._matrix(f"{at}fc2", fc2, ffn, bits, len(experts)),
+        )
+
+    def _matrix(self, name: str, parts: Sequence[Part], row_size: int, bits: int, n_experts: int = 1) -> Matrix:
+        n_rows, block_size = sum(part.n_rows for part in parts), self._quantization.block_size or 0
+        if bits == 32:
+            data, scales = self._file.place(name, np.float32, (n_rows, row_size)), None
+        else:
+            blocks = n_blocks(row_size, block_size)
+            data = self._file.place(name, np.uint8, (n_rows, blocks, block_size * bits // 8))
+            scales = self._file.place(f"{name}.scales", np.float32, (n_rows, blocks))
+        return Matrix(tuple(parts), n_rows, row_size, bits, block_size, data, scales, n_experts)
