@@ -45,6 +45,7 @@
         ├── RecipeError                              a choice that no kernel knows
         ├── OutputExistsError  (FileExistsError)     the bundle's folder is already there
         ├── OutputBusyError    (BlockingIOError)     another export writes the same bundle
+        ├── OutputSpaceError   (OSError)             the disk cannot take the bundle
         ├── OutputWriteError   (OSError)             the bundle could not be written
         └── VerificationError
 
@@ -294,6 +295,17 @@ class OutputBusyError(ExportError, BlockingIOError):
     def __init__(self, path: Path) -> None:
         """`path` is the bundle's folder."""
         super().__init__(f"{path} is being written by another export: wait for it, or name another folder")
+
+
+class OutputSpaceError(ExportError, OSError):
+    """The disk cannot take the bundle; found out before anything is read."""
+
+    def __init__(self, path: Path, needed: int, free: int) -> None:
+        """`path` is the bundle's folder; both sizes are in bytes."""
+        super().__init__(
+            f"{path} needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free there: "
+            f"make room, or name a folder on another disk"
+        )
 
 
 class OutputWriteError(ExportError, OSError):

@@ -53,8 +53,8 @@ _TEXT_PREFIX: Final = "language_model."
 class Checkpoint:
     """An open checkpoint; threads may read from it at the same time."""
 
-    def __init__(self, location: Location, layout: Layout) -> None:
-        """Read the configuration and the headers; see `open`."""
+    def __init__(self, location: Location, layout: Layout, *, weights: bool = True) -> None:
+        """Read the configuration and, with the weights, their headers; see `open`."""
         self.folder = location.folder
         self.source_name = location.name
         self.revision = location.revision
@@ -63,22 +63,24 @@ class Checkpoint:
         self.config: ModelConfig = layout.read_config(config_path, _read_json(config_path))
         self._files: dict[str, SafetensorsFile] = {}
         try:
-            self._stored = self._find_tensors()
+            self._stored = self._find_tensors() if weights else {}
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def open(cls, path_or_hub_id: str | Path, revision: str | None = None) -> Self:
+    def open(cls, path_or_hub_id: str | Path, revision: str | None = None, *, weights: bool = True) -> Self:
         """Open a folder or fetch a hub id (`organisation/model`), at a revision where it is one of the hub's.
+
+        Without the weights they are neither fetched nor looked at: what is known of the model is there, no tensor is.
 
         Raises:
             HubAccessError: The hub does not give it.
             UnsupportedArchitectureError: It is a model that the exporter does not know.
             CheckpointError: A file or tensor is missing, truncated, of a wrong shape or of a type that cannot be read.
         """
-        location = locate(path_or_hub_id, revision)
-        return cls(location, _find_layout(location.folder))
+        location = locate(path_or_hub_id, revision, weights=weights)
+        return cls(location, _find_layout(location.folder, weights=weights), weights=weights)
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +94,12 @@ class Checkpoint:
         """Close the files; a second time does nothing."""
         for file in self._files.values():
             file.close()
+
+    @property
+    def marks(self) -> list[tuple[str, int, int]]:
+        """Name, size in bytes and time of change of every file of weights: what tells that nothing has changed."""
+        files = sorted({file.path for file, _ in self._stored.values()})
+        return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
     @property
     def layout(self) -> LayoutName:
@@ -245,11 +253,11 @@ class Checkpoint:
         return self._files[path.name]
 
 
-def _find_layout(folder: Path) -> Layout:
+def _find_layout(folder: Path, *, weights: bool) -> Layout:
     """Return the first layout of which both configuration and weights are there; the error says what is missing."""
     configured = [layout for layout in LAYOUTS if (folder / layout.config_file).is_file()]
     for layout in configured:
-        if (folder / layout.index_file).is_file() or any(folder.glob(layout.weights)):
+        if not weights or (folder / layout.index_file).is_file() or any(folder.glob(layout.weights)):
             return layout
     if not configured:
         files = " nor ".join(layout.config_file for layout in LAYOUTS)

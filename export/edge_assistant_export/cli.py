@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from edge_assistant.bundle import Manifest
+    from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.estimate import Estimate
     from edge_assistant_export.recipe import Recipe
 
@@ -44,8 +45,10 @@ examples:
   edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128 --cache int8
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --calibration some-text.txt
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
+  edge-assistant-export model mistralai/Mixtral-8x7B-Instruct-v0.1 models/mixtral --block-size 128 --dry-run
 
-A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all.
+A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was killed or
+interrupted goes on where it was when the same command is run again.
 """
 _VERIFY = """\
 examples:
@@ -153,6 +156,7 @@ def _add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("--licence", help="the licence of the weights (default: what the checkpoint says)")
     add("--revision", help="branch, tag or commit on the hub")
     add("--overwrite", action="store_true", help="replace a bundle that is already there")
+    add("--dry-run", action="store_true", help="say what would be made and needed; fetch and write no weights")
     add("--json", action="store_true", help="print one JSON object on standard output, all else on standard error")
 
 
@@ -204,23 +208,41 @@ def _recipe(args: Namespace) -> Recipe:
 def _model(args: Namespace) -> None:
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.estimate import estimate
-    from edge_assistant_export.publish import check_output
-    from edge_assistant_export.write import BUNDLE_FILES, describe, export
+    from edge_assistant_export.publish import check_output, check_space
+    from edge_assistant_export.write import BUNDLE_FILES, describe
 
     recipe = _recipe(args)
     check_output(args.out, BUNDLE_FILES, overwrite=args.overwrite)
     report = sys.stderr if args.json else sys.stdout
-    with Checkpoint.open(args.checkpoint, revision=args.revision) as checkpoint:
+    with Checkpoint.open(args.checkpoint, revision=args.revision, weights=not args.dry_run) as checkpoint:
         planned = describe(checkpoint, recipe, args.out.absolute().name)
         needs = estimate(planned)
+        check_space(args.out, needs.bundle)
         print(_plan_text(planned, needs), file=report, flush=True)
-        started = time.perf_counter()
+        made: dict[str, object] = {"dry_run": True}
+        said = "Nothing was written."
+        if not args.dry_run:
+            made, said = _exported(args, checkpoint, recipe)
+    print(said, file=report)
+    if args.json:
+        print(json.dumps(_needs_json(args.out, planned, needs) | made))
+
+
+def _exported(args: Namespace, checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, object], str]:
+    """Export, and return what was made, as JSON and as text."""
+    from edge_assistant_export.write import export
+
+    started = time.perf_counter()
+    try:
         with _progress() as show:
             manifest = export(checkpoint, recipe, args.out, show, overwrite=args.overwrite)
-        seconds = time.perf_counter() - started
-    print(_summary_text(args.out, manifest, seconds), file=report)
-    if args.json:
-        print(json.dumps(_summary_json(args.out, manifest, needs, seconds)))
+    except KeyboardInterrupt:
+        print("What is finished is kept: the same command goes on with it.", file=sys.stderr)
+        raise
+    seconds = time.perf_counter() - started
+    files = {name: entry.bytes for name, entry in manifest.files.items()}
+    made: dict[str, object] = {"seconds": round(seconds, 3), "bytes": sum(files.values()), "files": files}
+    return made, _summary_text(args.out, manifest, seconds)
 
 
 @contextmanager
@@ -247,13 +269,18 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
     architecture, how = manifest.architecture, manifest.quantization
     block = f" in blocks of {how.block_size}" if how.block_size else ""
     context = min(architecture.max_positions, 2048)
+    experts = (
+        f", {architecture.n_experts_per_token} of {architecture.n_experts} experts" if architecture.n_experts else ""
+    )
+    licence = manifest.licence or "not stated by the checkpoint; name it with --licence"
     return (
         f"{manifest.source.name} ({manifest.source.layout} layout): {architecture.n_layers} layers, "
-        f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}\n"
+        f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}{experts}\n"
         f"{how.bits} bits a weight{block}, lm_head {how.lm_head_bits}, {manifest.cache.type} cache, "
         f"up to {architecture.max_positions} tokens\n"
         f"The bundle will take {_size(needs.bundle)}. A board needs {_size(needs.memory)} of memory for it, and "
-        f"{_size(needs.cache_per_token)} a token of context ({context} tokens: {_size(needs.memory_with(context))})."
+        f"{_size(needs.cache_per_token)} a token of context ({context} tokens: {_size(needs.memory_with(context))}).\n"
+        f"Licence of the weights: {licence}"
     )
 
 
@@ -266,15 +293,14 @@ def _summary_text(out: Path, manifest: Manifest, seconds: float) -> str:
     return f"{out} is ready after {seconds:.1f} s ({rate:.0f} MB/s written)\n{table}"
 
 
-def _summary_json(out: Path, manifest: Manifest, needs: Estimate, seconds: float) -> dict[str, object]:
+def _needs_json(out: Path, manifest: Manifest, needs: Estimate) -> dict[str, object]:
     return {
         "bundle": str(out),
         "name": manifest.name,
-        "seconds": round(seconds, 3),
-        "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        "licence": manifest.licence,
+        "bytes": needs.bundle,
         "memory_bytes": needs.memory,
         "cache_bytes_per_token": needs.cache_per_token,
-        "files": {name: entry.bytes for name, entry in manifest.files.items()},
     }
 
 

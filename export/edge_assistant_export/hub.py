@@ -5,6 +5,7 @@ A repository of Mistral's often holds the same weights in both layouts; only one
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from tqdm import tqdm
 
 from edge_assistant.errors import CheckpointError, HubAccessError
 from edge_assistant_export.layouts import LAYOUTS, Layout
@@ -36,6 +38,7 @@ _SMALL_FILES: Final = [
     "README.md",
 ]
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _CACHE_FOLDER: Final = re.compile(r"models--(?P<organisation>[\w.-]+)--(?P<model>[\w.-]+)")
 
 
@@ -50,8 +53,8 @@ class Location:
     """The commit, None for a folder that did not come from the hub."""
 
 
-def locate(path_or_hub_id: str | Path, revision: str | None = None) -> Location:
-    """Return the folder of a checkpoint, fetching it where it is a hub id.
+def locate(path_or_hub_id: str | Path, revision: str | None = None, *, weights: bool = True) -> Location:
+    """Return the folder of a checkpoint, fetching it where it is a hub id, with its weights or without.
 
     A folder of the hub's cache (`models--organisation--model`, or one of its snapshots) is known by its name.
 
@@ -66,7 +69,7 @@ def locate(path_or_hub_id: str | Path, revision: str | None = None) -> Location:
         raise CheckpointError(path, "it is a file; name the folder that holds the checkpoint")
     if not _HUB_ID.fullmatch(name := str(path_or_hub_id)):
         raise CheckpointError(path, "there is no such folder, and it is no hub id (organisation/model) either")
-    folder = _fetch(name, revision)
+    folder = _fetch(name, revision, weights=weights)
     return Location(folder, name, folder.name)
 
 
@@ -101,15 +104,19 @@ def _read_ref(cache: Path, name: str) -> str | None:
     return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch(name: str, revision: str | None, *, weights: bool) -> Path:
     """Return the folder into which the hub's files were fetched; what is in the cache is not fetched again."""
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
         for layout in LAYOUTS:
-            if (folder / layout.config_file).is_file():
+            if weights and (folder / layout.config_file).is_file():
+                had = _blobs(folder)
                 snapshot_download(name, revision=folder.name, allow_patterns=_weights(folder, layout))
+                _check_hashes(name, _blobs(folder) - had)
                 if any(folder.glob(layout.weights)):
                     break
+    except HubAccessError:
+        raise
     except GatedRepoError as error:
         mend = f"Accept its licence at https://huggingface.co/{name}, then log in with `hf auth login`"
         raise HubAccessError(name, "it is gated", mend) from error
@@ -126,6 +133,27 @@ def _fetch(name: str, revision: str | None) -> Path:
         mend = "What has arrived is kept: run the same command again"
         raise HubAccessError(name, f"the download broke off ({error})", mend) from error
     return folder
+
+
+def _blobs(folder: Path) -> set[Path]:
+    """Return the files of a cached repository by content; those of weights are named by their SHA-256."""
+    return {blob for blob in folder.parents[1].glob("blobs/*") if _SHA256.fullmatch(blob.name)}
+
+
+def _check_hashes(name: str, fetched: set[Path]) -> None:
+    """Hash what has just arrived, and remove what is not what the hub has.
+
+    Raises:
+        HubAccessError
+    """
+    for blob in tqdm(sorted(fetched), "checking", disable=None if fetched else True, leave=False):
+        with blob.open("rb") as file:
+            broken = hashlib.file_digest(file, "sha256").hexdigest() != blob.name
+        if broken:
+            blob.unlink()
+            raise HubAccessError(
+                name, "a file arrived broken and was removed", "Run the same command again: only that file is fetched"
+            )
 
 
 def _weights(folder: Path, layout: Layout) -> list[str]:

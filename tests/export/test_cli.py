@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,24 @@ def test_json_is_all_that_standard_output_holds(tiny_checkpoint, tmp_path, capsy
     assert printed["files"] == files
     assert printed["bytes"] == sum(files.values())
     assert printed["cache_bytes_per_token"] == 2 * 2 * 2 * 16
+
+
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_a_dry_run_says_what_it_would_be_and_needs_no_weights(tiny_checkpoint, tmp_path, capsys, with_weights):
+    path = Path(shutil.copytree(tiny_checkpoint(), tmp_path / "checkpoint"))
+    if not with_weights:
+        (path / "model.safetensors").unlink()
+    assert run("model", path, tmp_path / "out", "--dry-run", "--json") == 0
+    output = capsys.readouterr()
+    printed = json.loads(output.out)
+    assert "Licence of the weights: not stated" in output.err
+    assert "Nothing was written" in output.err
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+    if with_weights:
+        assert run("model", path, tmp_path / "out", "--json") == 0
+        made = json.loads(capsys.readouterr().out)
+        assert printed["memory_bytes"] == made["memory_bytes"]
+        assert made["files"]["model.onnx.data"] == printed["bytes"]
 
 
 def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
@@ -125,7 +145,8 @@ def test_ctrl_c_ends_cleanly(tiny_checkpoint, tmp_path):
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert errors == "edge-assistant-export: interrupted\n"
+    assert errors.splitlines()[-1] == "edge-assistant-export: interrupted"
+    assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 

@@ -40,6 +40,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
         self.fetched: set[str] = set()
+        self.broken: set[str] = set()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -80,7 +81,10 @@ class Handler(BaseHTTPRequestHandler):
     def _send_file(self, name: str) -> None:
         self.server.fetched.add(name)
         file = self.server.folder / name
-        self._send(200, file.read_bytes(), {"ETag": f'"{etag(file)}"', "X-Repo-Commit": COMMIT})
+        content = file.read_bytes()
+        if name in self.server.broken:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        self._send(200, content, {"ETag": f'"{etag(file)}"', "X-Repo-Commit": COMMIT})
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -95,7 +99,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def etag(file: Path) -> str:
-    return hashlib.sha1(file.read_bytes()).hexdigest()
+    """Return the hash by which the hub knows a file: SHA-256 of large ones."""
+    algorithm = "sha256" if file.suffix == ".safetensors" else "sha1"
+    return hashlib.new(algorithm, file.read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -158,6 +164,16 @@ def test_the_shards_of_the_index_are_fetched(hub, open_checkpoint):
         index = {"weight_map": dict.fromkeys(file.keys(), "weights-of-tiny.safetensors")}
     (hub.folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert open_checkpoint(hub.server_address, "tiny/model") == f"huggingface tiny/model {COMMIT} True"
+
+
+def test_weights_that_arrive_broken_are_removed_and_fetched_again(hub, open_checkpoint):
+    hub.broken = {"model.safetensors"}
+    answer = open_checkpoint(hub.server_address, "tiny/model")
+    assert "HubAccessError: tiny/model cannot be had from the hub: a file arrived broken and was removed" in answer
+    hub.broken.clear()
+    hub.fetched.clear()
+    assert open_checkpoint(hub.server_address, "tiny/model").startswith("huggingface tiny/model")
+    assert hub.fetched == {"model.safetensors"}
 
 
 @pytest.mark.parametrize(
