@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edge_assistant.bundle import Architecture, CacheSpec, Manifest, Quantization
 
 # Python, numpy, onnxruntime and the assistant around them; with a model of 0.3 MB an engine alone holds 82 MiB.
-_RUNTIME_BYTES: Final = 120 << 20
+RUNTIME_BYTES: Final = 120 << 20
 # Tokens of a prompt that are read at once, and the buffers as wide as the feed-forward layer that live together then.
 _PREFILL_TOKENS: Final = 256
 _WIDE_BUFFERS: Final = 5
@@ -23,7 +23,7 @@ _INT8_LEVEL: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes."""
+    """Bytes, but for `parameters`."""
 
     bundle: int
     """Of the folder on the disk."""
@@ -33,6 +33,8 @@ class Estimate:
     """Of the cache, for every token of context."""
     read_per_token: int
     """Of weights, which every token that is written reads: what the memory's bandwidth is divided by."""
+    parameters: int
+    """How many weights those are: all but an embedding of its own."""
 
     def memory_with(self, tokens: int) -> int:
         """Of the board's process whose cache holds so many tokens."""
@@ -55,9 +57,10 @@ def estimate_of(architecture: Architecture, quantization: Quantization, cache: C
     packed = sum(_packed_bytes(matrix) for matrix in used)
     return Estimate(
         bundle=weights.file.size,
-        memory=packed + _scratch_bytes(used, quantization) + _RUNTIME_BYTES + _activation_bytes(architecture),
+        memory=packed + _scratch_bytes(used, quantization) + RUNTIME_BYTES + _activation_bytes(architecture),
         cache_per_token=cache.bytes_per_token(architecture),
         read_per_token=sum(_stored_bytes(matrix) for matrix in used),
+        parameters=sum(matrix.n_rows * matrix.row_size for matrix in used),
     )
 
 
@@ -70,7 +73,7 @@ def _packed_bytes(matrix: Matrix) -> int:
 
 
 def _scratch_bytes(matrices: Sequence[Matrix], quantization: Quantization) -> int:
-    """Return the largest matrix that is made float32 before each product: 8 bits have no float32 kernel of their own."""
+    """Return the size of the largest matrix that is made float32 before a product, as 8 bits below level 4 are."""
     if quantization.accuracy_level == _INT8_LEVEL:
         return 0
     return max((4 * matrix.n_rows * matrix.row_size for matrix in matrices if matrix.bits == 8), default=0)
