@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from edge_assistant_export.mistral import Matrix, plan_weights
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from edge_assistant.bundle import Architecture, CacheSpec, Manifest, Quantization
 
 # Python, numpy, onnxruntime and the assistant around them; with a model of 0.3 MB an engine alone holds 82 MiB.
-RUNTIME_BYTES: Final = 120 << 20
+_RUNTIME_BYTES: Final = 120 << 20
 # Tokens of a prompt that are read at once, and the buffers as wide as the feed-forward layer that live together then.
 _PREFILL_TOKENS: Final = 256
 _WIDE_BUFFERS: Final = 5
@@ -46,6 +47,7 @@ def estimate(manifest: Manifest) -> Estimate:
     return estimate_of(manifest.architecture, manifest.quantization, manifest.cache)
 
 
+@lru_cache(maxsize=64)  # a refusal asks the same for every board
 def estimate_of(architecture: Architecture, quantization: Quantization, cache: CacheSpec) -> Estimate:
     """Return what a bundle of this shape will need.
 
@@ -57,7 +59,7 @@ def estimate_of(architecture: Architecture, quantization: Quantization, cache: C
     packed = sum(_packed_bytes(matrix) for matrix in used)
     return Estimate(
         bundle=weights.file.size,
-        memory=packed + _scratch_bytes(used, quantization) + RUNTIME_BYTES + _activation_bytes(architecture),
+        memory=packed + _scratch_bytes(used, quantization) + fixed_bytes(architecture),
         cache_per_token=cache.bytes_per_token(architecture),
         read_per_token=sum(_stored_bytes(matrix) for matrix in used),
         parameters=sum(matrix.n_rows * matrix.row_size for matrix in used),
@@ -79,5 +81,6 @@ def _scratch_bytes(matrices: Sequence[Matrix], quantization: Quantization) -> in
     return max((4 * matrix.n_rows * matrix.row_size for matrix in matrices if matrix.bits == 8), default=0)
 
 
-def _activation_bytes(architecture: Architecture) -> int:
-    return _PREFILL_TOKENS * _WIDE_BUFFERS * 4 * architecture.ffn_size
+def fixed_bytes(architecture: Architecture) -> int:
+    """Return what the board's process takes beside weights and cache: a model with fewer layers needs it as well."""
+    return _RUNTIME_BYTES + _PREFILL_TOKENS * _WIDE_BUFFERS * 4 * architecture.ffn_size

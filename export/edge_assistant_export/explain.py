@@ -48,8 +48,8 @@ def _level(target: Target, given: Given, choice: Choice) -> str:
     if not recipe.accuracy_level:
         return f"Accuracy level 0{asked}: exact, but some times slower than 4, for which the {cpu} has dot products."
     return (
-        f"Accuracy level 4{asked}: the {cpu} has dot products. Kernels for ARM cut scales to bfloat16; the exporter has "
-        "rounded them so, and the board computes with the same weights as a workstation."
+        f"Accuracy level 4{asked}: the {cpu} has dot products. Kernels for ARM cut scales to bfloat16; the exporter "
+        "rounds them so first, and the board computes with the same weights as a workstation."
     )
 
 

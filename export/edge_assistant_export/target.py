@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast, get_args
 
 from edge_assistant.errors import BoardTooSmallError
-from edge_assistant_export.estimate import RUNTIME_BYTES, Estimate, estimate_of
+from edge_assistant_export.estimate import Estimate, estimate_of, fixed_bytes
 from edge_assistant_export.recipe import Bits, BlockSize, CacheType, HeadBits, Method, Recipe
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def choose(architecture: Architecture, target: Target, given: Given, others: Seq
         mends = [
             *_other_options(architecture, target, given),
             *_other_boards(architecture, target, given, others),
-            *_other_model(target, least, tokens),
+            *_other_model(architecture, target, least, tokens),
         ]
         raise BoardTooSmallError(target.title, least.memory_with(tokens), tokens, target.usable_bytes, mends)
     return choice
@@ -191,8 +191,9 @@ def _other_boards(architecture: Architecture, target: Target, given: Given, othe
     yield from (f"--for {one.name} ({one.title})" for one in holding[:wanted])
 
 
-def _other_model(target: Target, least: Estimate, tokens: int) -> Iterator[str]:
-    """Say how large a model would fit, everything but the runtime shrinking with it."""
-    room, needed = target.usable_bytes - RUNTIME_BYTES, least.memory_with(tokens) - RUNTIME_BYTES
-    if room > 0:
-        yield f"a model of about {least.parameters * room / needed / 1e9:.1g} billion parameters"
+def _other_model(architecture: Architecture, target: Target, least: Estimate, tokens: int) -> Iterator[str]:
+    """Say how large a model would fit: one like this with fewer layers."""
+    fixed = fixed_bytes(architecture)
+    millions = least.parameters * (target.usable_bytes - fixed) // (least.memory_with(tokens) - fixed) // 1_000_000
+    if millions > 0:
+        yield f"a model like it of {millions:,} million parameters"
