@@ -151,7 +151,8 @@ def test_nothing_is_promised_where_no_board_is_large_enough():
 def test_exactness_is_kept_where_it_is_fast_enough():
     assert choose(ONE_B, target("pi5-8gb"), {}).recipe.bits == 8
     assert choose(ONE_B, target("pi5-8gb"), {"accuracy_level": 0}).recipe.bits == 4  # 8 bits have no such kernel
-    assert choose(ONE_B, target("pi4-8gb"), {}).recipe.bits == 4
+    for level in ({}, {"accuracy_level": 4}):
+        assert choose(SHAPES["tiny"], target("pi4-8gb"), level).recipe.bits == 4
 
 
 def test_an_int8_cache_is_taken_where_the_context_wanted_does_not_fit_in_float():
