@@ -165,6 +165,10 @@ class CacheSpec:
         """Bytes of one number."""
         return 4 if self.type == "float32" else 1
 
+    def bytes_per_token(self, architecture: Architecture) -> int:
+        """Return what one position costs: keys and values of every layer."""
+        return 2 * architecture.n_layers * architecture.n_kv_heads * architecture.head_dim * self.item_bytes
+
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class AssistantSpec:
@@ -253,9 +257,7 @@ _MANIFEST: TypeAdapter[Manifest] = TypeAdapter(Manifest)
 
 def cache_bytes_per_token(manifest: Manifest) -> int:
     """Return what one position costs in the cache: keys and values of every layer."""
-    architecture = manifest.architecture
-    numbers = 2 * architecture.n_layers * architecture.n_kv_heads * architecture.head_dim
-    return numbers * manifest.cache.item_bytes
+    return manifest.cache.bytes_per_token(manifest.architecture)
 
 
 class Bundle:

@@ -5,7 +5,9 @@
     │   ├── ConfigFileError                          a file that cannot be read, or is not TOML
     │   ├── UnknownKeyError                          a key that no setting has
     │   ├── InvalidValueError                        a value out of its type or range
-    │   └── SecretFileError                          a secret's file, missing or open to others
+    │   ├── SecretFileError                          a secret's file, missing or open to others
+    │   └── BoardFileError                           a board's description that cannot be read
+    ├── UnknownBoardError      (LookupError)         no board has the name asked for
     ├── ModelNotFoundError     (FileNotFoundError)   no bundle under the name or path asked for
     ├── BundleError            (ValueError)          a bundle that must not be loaded
     │   ├── BundleFileMissingError
@@ -43,6 +45,7 @@
         │   └── UnsupportedArchitectureError
         ├── HubAccessError     (PermissionError)
         ├── RecipeError                              a choice that no kernel knows
+        ├── BoardTooSmallError (MemoryError)         a model and options that the board's memory cannot hold
         ├── OutputExistsError  (FileExistsError)     the bundle's folder is already there
         ├── OutputBusyError    (BlockingIOError)     another export writes the same bundle
         ├── OutputSpaceError   (OSError)             the disk cannot take the bundle
@@ -100,6 +103,26 @@ class SecretFileError(ConfigError):
     def __init__(self, path: Path, problem: str) -> None:
         """`problem` says what is wrong and, where it can be mended, how."""
         super().__init__(f"{path}: {problem}")
+
+
+class BoardFileError(ConfigError):
+    """A board's description cannot be read, or does not describe one."""
+
+    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+        """`problems` name a key and what is wrong with it, one each."""
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        super().__init__(f"{path} does not describe a board; mend it, or take it anew from the distribution:{listed}")
+
+
+class UnknownBoardError(EdgeAssistantError, LookupError):
+    """No board has the name asked for."""
+
+    def __init__(self, name: str, nearest: str, boards: Sequence[str]) -> None:
+        """`nearest` is the name most like it, `boards` the names of all."""
+        super().__init__(
+            f"no board is called {name!r}; did you mean {nearest}? "
+            f"There are {', '.join(boards)}, each with its memory where it is sold with several: raspberry-pi-5-8gb"
+        )
 
 
 class ModelNotFoundError(EdgeAssistantError, FileNotFoundError):
@@ -276,6 +299,19 @@ class RecipeError(ExportError):
         """`nearest` is the value closest to what was asked for, `allowed` are all there are, where they are few."""
         others = f"; there are {', '.join(map(str, allowed))}" if allowed else ""
         super().__init__(f"{option} cannot be {value}: the nearest that can is {nearest}{others}")
+
+
+class BoardTooSmallError(ExportError, MemoryError):
+    """A model and options that the board's memory cannot hold: paging them in would take seconds a token."""
+
+    def __init__(self, board: str, needed: int, tokens: int, usable: int, mends: Sequence[str]) -> None:
+        """`needed` is the least in bytes, with a context of `tokens`; `usable` what is left beside the system."""
+        listed = "".join(f"\n  {mend}" for mend in mends)
+        super().__init__(
+            f"{board} is too small: the model needs {needed / 1e9:.2f} GB with a context of {tokens} tokens, and "
+            f"{usable / 1e9:.2f} GB are left beside the system"
+            + (f". What would fit:{listed}" if mends else ", and no board that is known has more")
+        )
 
 
 class OutputExistsError(ExportError, FileExistsError):

@@ -15,24 +15,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
-from edge_assistant.errors import EdgeAssistantError, RecipeError
+from edge_assistant.errors import EdgeAssistantError, RecipeError, UnknownBoardError
 from edge_assistant_export import __version__
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from edge_assistant.bundle import Manifest
+    from edge_assistant.device.boards import Target
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.estimate import Estimate
     from edge_assistant_export.recipe import Recipe
+    from edge_assistant_export.target import Given
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _EPILOG = """\
 examples:
-  edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128
+  edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --for pi5-8gb
   edge-assistant-export verify models/mistral-7b --reference mistralai/Mistral-7B-Instruct-v0.3
   edge-assistant-export synth --shape mistral-7b --layers 4 /tmp/small
 
@@ -46,9 +48,11 @@ examples:
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --calibration some-text.txt
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
   edge-assistant-export model mistralai/Mixtral-8x7B-Instruct-v0.1 models/mixtral --block-size 128 --dry-run
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --for pi5-8gb --sequence-length 8192
 
-A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was killed or
-interrupted goes on where it was when the same command is run again.
+--for chooses what is not given so that the bundle fits the board, says why, and refuses what cannot fit. `boards` lists
+them. A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was
+killed or interrupted goes on where it was when the same command is run again.
 """
 _VERIFY = """\
 examples:
@@ -66,6 +70,15 @@ examples:
 """
 
 
+_BOARDS = """\
+examples:
+  edge-assistant-export boards
+  edge-assistant-export boards --json
+
+A name takes the size of the board's memory after a hyphen: pi5-8gb. Without it the smallest is meant.
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; return the exit code that `--help` documents."""
     parser = build_parser()
@@ -80,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except (EdgeAssistantError, OSError) as error:
         print(f"edge-assistant-export: error: {error}", file=sys.stderr)
-        return USAGE if isinstance(error, RecipeError) else FAILED
+        return USAGE if isinstance(error, (RecipeError, UnknownBoardError)) else FAILED
     return OK
 
 
@@ -98,6 +111,7 @@ def build_parser() -> ArgumentParser:
     _add_model(commands)
     _add_verify(commands)
     _add_synth(commands)
+    _add_boards(commands)
     return parser
 
 
@@ -121,23 +135,22 @@ def _add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the id of a model on the hub")
     parser.add_argument("out", type=Path, metavar="OUT", help="the bundle's folder, which must not exist yet")
     add = parser.add_argument
-    add("--bits", type=int, default=4, metavar="4|8|32", help="bits of a weight (default: 4); 32 keeps float32")
+    add("--for", dest="target", metavar="BOARD", help="choose what fits a board, such as pi5-8gb or orin-nano-8gb")
+    add("--bits", type=int, metavar="4|8|32", help="bits of a weight (default: 4); 32 keeps float32")
     add(
         "--block-size",
         type=int,
-        default=32,
         metavar="32|64|128",
         help="weights that share a scale (default: 32): 32 is the most exact, 128 the smallest and fastest",
     )
     add("--lm-head-bits", type=int, metavar="4|8", help="bits of the output head (default: as --bits)")
     add(
         "--method",
-        default="least-squares",
         metavar="least-squares|maximum|gptq",
         help="how weights are rounded (default: least-squares); gptq is the most exact and reads a calibration text",
     )
-    add("--accuracy-level", type=int, default=4, metavar="0|4", help="4 computes in int8 (default), 0 in float32")
-    add("--cache", default="float", metavar="float|int8", help="the key/value cache (default: float, that is float32)")
+    add("--accuracy-level", type=int, metavar="0|4", help="4 computes in int8 (default), 0 in float32")
+    add("--cache", metavar="float|int8", help="the key/value cache (default: float, that is float32)")
     add(
         "--calibration",
         type=Path,
@@ -179,6 +192,11 @@ def _add_synth(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("out", type=Path, metavar="OUT", help="the checkpoint's folder, which must not exist yet")
 
 
+def _add_boards(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _add(commands, "boards", _boards, "list the boards that a model can be made for", _BOARDS)
+    parser.add_argument("--json", action="store_true", help="print all that is known of them, one JSON array")
+
+
 def _refuse(parser: ArgumentParser, unknown: Sequence[str]) -> NoReturn:
     """End with exit code 2 and the nearest option that there is."""
     known = set(re.findall(r"--[a-z][a-z-]*", parser.format_help()))
@@ -187,45 +205,49 @@ def _refuse(parser: ArgumentParser, unknown: Sequence[str]) -> NoReturn:
     parser.error(f"{unknown[0]} is no option of this command{hint}")
 
 
-def _recipe(args: Namespace) -> Recipe:
-    from edge_assistant_export.recipe import Recipe
+def _given(args: Namespace) -> Given:
+    """Return what was said of the recipe; the rest is the recipe's own default, or the board's choice."""
+    from edge_assistant_export.target import Given
 
-    return Recipe(
-        name=args.name,
-        bits=args.bits,
-        block_size=args.block_size,
-        lm_head_bits=args.lm_head_bits,
-        method=args.method.replace("-", "_"),
-        accuracy_level=args.accuracy_level,
-        cache=args.cache,
-        calibration=args.calibration,
-        sequence_length=args.sequence_length,
-        instruct=args.instruct,
-        licence=args.licence,
-    )
+    said = {option: getattr(args, option) for option in Given.__annotations__}
+    if said["method"] is not None:
+        said["method"] = said["method"].replace("-", "_")
+    return cast("Given", {option: value for option, value in said.items() if value is not None})
 
 
 def _model(args: Namespace) -> None:
+    from edge_assistant.device.boards import target as find_target
+    from edge_assistant.device.boards import targets
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.estimate import estimate
+    from edge_assistant_export.explain import explain
     from edge_assistant_export.publish import check_output, check_space
+    from edge_assistant_export.recipe import Recipe
+    from edge_assistant_export.target import check, choose
     from edge_assistant_export.write import BUNDLE_FILES, describe
 
-    recipe = _recipe(args)
+    given = _given(args)
+    reasons: tuple[str, ...] = ()
+    target = None if args.target is None else find_target(args.target)
+    recipe = Recipe(**given) if target is None else check(given)
     check_output(args.out, BUNDLE_FILES, overwrite=args.overwrite)
     report = sys.stderr if args.json else sys.stdout
     with Checkpoint.open(args.checkpoint, revision=args.revision, weights=not args.dry_run) as checkpoint:
+        if target is not None:
+            choice = choose(checkpoint.config, target, given, targets())
+            recipe, reasons = choice.recipe, explain(checkpoint.config, target, given, choice)
         planned = describe(checkpoint, recipe, args.out.absolute().name)
         needs = estimate(planned)
         check_space(args.out, needs.bundle)
-        print(_plan_text(planned, needs), file=report, flush=True)
+        print(_plan_text(planned, needs), *(f"  - {reason}" for reason in reasons), sep="\n", file=report, flush=True)
         made: dict[str, object] = {"dry_run": True}
         said = "Nothing was written."
         if not args.dry_run:
             made, said = _exported(args, checkpoint, recipe)
     print(said, file=report)
     if args.json:
-        print(json.dumps(_needs_json(args.out, planned, needs) | made))
+        chosen = {"target": None if target is None else target.name, "reasons": reasons}
+        print(json.dumps(_needs_json(args.out, planned, needs) | made | chosen))
 
 
 def _exported(args: Namespace, checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, object], str]:
@@ -342,3 +364,24 @@ def _synth(args: Namespace) -> None:
         nearest = get_close_matches(args.shape, SHAPES, n=1, cutoff=0)[0]
         raise RecipeError("shape", args.shape, nearest, tuple(SHAPES))
     print(synthesise(args.shape, args.out, n_layers=args.layers))
+
+
+def _boards(args: Namespace) -> None:
+    from edge_assistant.device.boards import targets
+
+    if args.json:
+        print(json.dumps([_board_json(one) for one in targets()]))
+        return
+    print(f"{'BOARD':<28}{'ALSO':<18}{'FOR A MODEL':>12}{'BANDWIDTH':>13}  PROCESSOR")
+    for one in targets():
+        board, variant = one.board, one.variant
+        cpu = f"{variant.cores} x {board.cpu}{'' if board.has_dot_products else ', no dot products'}"
+        also = f"{board.aliases[0]}-{variant.size}"
+        bandwidth = f"{variant.peak_bandwidth / 1e9:.1f} GB/s"
+        print(f"{one.name:<28}{also:<18}{_size(one.usable_bytes):>12}{bandwidth:>13}  {cpu}")
+
+
+def _board_json(target: Target) -> dict[str, object]:
+    board = target.board.model_dump(mode="json", exclude={"variants"})
+    known = {"name": target.name, "title": target.title, "usable_bytes": target.usable_bytes}
+    return known | target.variant.model_dump() | {"board": board}

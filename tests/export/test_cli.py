@@ -92,6 +92,48 @@ def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
     assert (manifest.instruct, manifest.name) == ("v3-tekken", "hall")
 
 
+def test_a_board_chooses_what_was_not_said_and_the_plan_says_why(tiny_checkpoint, tmp_path, capsys):
+    path = tiny_checkpoint()
+    assert run("model", path, tmp_path / "old", "--for", "pi3") == 0
+    assert "  - Accuracy level 0: the Cortex-A53 has no dot products" in capsys.readouterr().out
+    assert run("model", path, tmp_path / "new", "--for", "pi5-8gb", "--block-size", 64, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["target"] == "raspberry-pi-5-8gb"
+    assert any("blocks of 64" in reason for reason in printed["reasons"])
+    old, new = (Bundle.open(tmp_path / name).manifest for name in ("old", "new"))
+    assert (old.quantization.bits, old.quantization.accuracy_level, old.architecture.max_positions) == (4, 0, 512)
+    assert (new.quantization.bits, new.quantization.accuracy_level, new.quantization.block_size) == (8, 4, 64)
+
+
+def test_without_a_board_the_defaults_stand(tiny_checkpoint, tmp_path, capsys):
+    assert run("model", tiny_checkpoint(), tmp_path / "out", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["target"], printed["reasons"]) == (None, [])
+    how = Bundle.open(tmp_path / "out").manifest.quantization
+    assert (how.bits, how.block_size, how.accuracy_level, how.method) == (4, 32, 4, "least_squares")
+
+
+def test_what_a_board_cannot_hold_is_refused_and_nothing_is_left(tiny_checkpoint, tmp_path, capsys):
+    path = tiny_checkpoint(max_position_embeddings=1_000_000, num_key_value_heads=4)
+    options = ("--for", "zero2w", "--cache", "float", "--sequence-length", 1_000_000)
+    assert run("model", path, tmp_path / "out", *options) == 1
+    text = capsys.readouterr().err
+    assert "Raspberry Pi Zero 2 W with 512 MB is too small" in text
+    assert "--sequence-length" in text
+    assert "--for raspberry-pi-4-2gb" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_boards_are_listed_for_people_and_for_programs(capsys):
+    assert run("boards") == 0
+    text = capsys.readouterr().out
+    assert run("boards", "--json") == 0
+    known = json.loads(capsys.readouterr().out)
+    assert {"raspberry-pi-3-1gb", "raspberry-pi-5-16gb", "jetson-agx-orin-64gb"} <= {one["name"] for one in known}
+    assert len(text.splitlines()) == len(known) + 1
+    assert all(one["name"] in text and 0 < one["usable_bytes"] < one["ram_bytes"] for one in known)
+
+
 def test_a_synthetic_checkpoint_can_be_exported(tmp_path, capsys):
     assert run("synth", "--shape", "tiny", "--layers", 1, tmp_path / "checkpoint") == 0
     assert run("model", tmp_path / "checkpoint", tmp_path / "bundle") == 0
@@ -106,6 +148,8 @@ def test_a_synthetic_checkpoint_can_be_exported(tmp_path, capsys):
         (["--bits", "5"], "nearest that can is 4"),
         (["--method", "max"], "nearest that can is maximum"),
         (["--bits", "four"], "--bits"),
+        (["--for", "pi6"], "did you mean pi5"),
+        (["--for", "pi5", "--bits", "5"], "nearest that can is 4"),
     ],
 )
 def test_wrong_usage_names_the_nearest_right_one(arguments, hint, tiny_checkpoint, tmp_path, capsys):
@@ -153,7 +197,7 @@ def test_ctrl_c_ends_cleanly(tiny_checkpoint, tmp_path):
 def test_help_documents_the_exit_codes(capsys):
     assert run("--help") == 0
     text = capsys.readouterr().out
-    assert all(word in text for word in ("model", "verify", "synth", "exit codes", "130"))
-    for command in ("model", "verify", "synth"):
+    assert all(word in text for word in ("model", "verify", "synth", "boards", "exit codes", "130"))
+    for command in ("model", "verify", "synth", "boards"):
         assert run(command, "--help") == 0
         assert "examples:" in capsys.readouterr().out
