@@ -147,6 +147,8 @@ class Quantization:
     bits: Literal[4, 8, 32]
     block_size: _Size | None
     """Weights to a scale, None for float32 weights."""
+    zero_points: bool
+    """Whether each block has a zero point of its own."""
     lm_head_bits: Literal[4, 8, 32]
     embedding_bits: Literal[4, 8, 32]
     accuracy_level: Annotated[int, Field(ge=0, le=4)]

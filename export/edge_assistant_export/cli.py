@@ -149,6 +149,12 @@ def _add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         metavar="least-squares|maximum|gptq",
         help="how weights are rounded (default: least-squares); gptq is the most exact and reads a calibration text",
     )
+    add(
+        "--zero-points",
+        action="store_const",
+        const=True,
+        help="give each block a zero point: nearer to the checkpoint, for 4 more bits a block",
+    )
     add("--accuracy-level", type=int, metavar="0|4", help="4 computes in int8 (default), 0 in float32")
     add("--cache", metavar="float|int8", help="the key/value cache (default: float, that is float32)")
     add(

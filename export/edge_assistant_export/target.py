@@ -43,6 +43,7 @@ class Given(TypedDict, total=False):
     block_size: BlockSize
     lm_head_bits: HeadBits
     method: Method
+    zero_points: bool
     accuracy_level: Literal[0, 4]
     cache: CacheType
     calibration: Path

@@ -75,7 +75,7 @@ Progress = Callable[[str, int, int], None]
 class Quantizer(Protocol):
     """Makes some rows of a matrix into integers and scales."""
 
-    def __call__(self, weight: Float32, *, bits: int, block_size: int) -> Packed:
+    def __call__(self, weight: Float32, *, bits: int, block_size: int, zero_points: bool) -> Packed:
         """Return the rows of `weight` [n_rows, row_size] with so many bits a weight and weights a scale."""
 
 
@@ -252,16 +252,18 @@ class _Writer:
         rows = read_rows(matrix, self._read, piece.rows)
         written: Sequence[npt.NDArray[Any]] = [rows]
         if matrix.scales is not None:
-            written = quantizer(rows, bits=matrix.bits, block_size=matrix.block_size)
+            zeros = matrix.zero_points is not None
+            packed = quantizer(rows, bits=matrix.bits, block_size=matrix.block_size, zero_points=zeros)
+            written = [part for part in packed if part is not None]
         sha256 = hashlib.sha256()
-        for place, part in zip(_places(matrix), written, strict=True):
+        for place, part in zip(matrix.places, written, strict=True):
             sha256.update(_write_rows(self._file, place, first_row, part))
         self._journal.add(name, sha256.hexdigest())
         return n_weights
 
     def _hash_on_disk(self, piece: _Piece) -> str:
         sha256 = hashlib.sha256()
-        for place in _places(piece.matrix):
+        for place in piece.matrix.places:
             row_bytes = place.nbytes // place.shape[0]
             length = (piece.rows.stop - piece.rows.start) * row_bytes
             sha256.update(os.pread(self._file, length, place.offset + piece.rows.start * row_bytes))
@@ -275,11 +277,6 @@ class _Writer:
         if not finite:
             raise CheckpointError(self._checkpoint.source_name, f"{name} holds numbers that are not finite")
         return found
-
-
-def _places(matrix: Matrix) -> list[Place]:
-    """Return where a matrix lies: its numbers, and its scales where it has some."""
-    return [matrix.data] if matrix.scales is None else [matrix.data, matrix.scales]
 
 
 def _write_rows(file: int, place: Place, first_row: int, rows: npt.NDArray[Any]) -> memoryview:

@@ -42,9 +42,10 @@ def test_export_verify_and_record(tiny_checkpoint, tmp_path, capsys):
 
 def test_json_is_all_that_standard_output_holds(tiny_checkpoint, tmp_path, capsys):
     (tmp_path / "text").write_text("the lamp is on")
-    options = ("--json", "--cache", "int8", "--calibration", tmp_path / "text")
+    options = ("--json", "--zero-points", "--cache", "int8", "--calibration", tmp_path / "text")
     assert run("model", tiny_checkpoint(), tmp_path / "out", *options) == 0
     printed = json.loads(capsys.readouterr().out)
+    assert Bundle.open(tmp_path / "out").manifest.quantization.zero_points
     files = {file.name: file.stat().st_size for file in (tmp_path / "out").iterdir()}
     del files["manifest.json"]
     assert printed["files"] == files
@@ -88,6 +89,7 @@ def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
     manifest = Bundle.open(tmp_path / "out").manifest
     how = manifest.quantization
     assert (how.bits, how.block_size, how.lm_head_bits, how.accuracy_level) == (4, 64, 8, 0)
+    assert not how.zero_points
     assert (how.method, manifest.cache.type, manifest.architecture.max_positions) == ("maximum", "int8", 128)
     assert (manifest.instruct, manifest.name) == ("v3-tekken", "hall")
 
@@ -147,6 +149,7 @@ def test_a_synthetic_checkpoint_can_be_exported(tmp_path, capsys):
         (["--blocksize", "32"], "--block-size"),
         (["--bits", "5"], "nearest that can is 4"),
         (["--method", "max"], "nearest that can is maximum"),
+        (["--method", "maximum", "--zero-points"], "zero_points cannot be true"),
         (["--bits", "four"], "--bits"),
         (["--for", "pi6"], "did you mean pi5"),
         (["--for", "pi5", "--bits", "5"], "nearest that can is 4"),
