@@ -40,7 +40,9 @@
     ├── DemoError                                    the demonstration did not come about
     └── ExportError            (ValueError)          the workstation's side
         ├── CheckpointError                          a checkpoint that is missing, truncated or misshapen
-        │   └── UnsupportedArchitectureError
+        │   ├── UnsupportedArchitectureError
+        │   └── AdapterError                         a LoRA adapter that is broken or of another model
+        │       └── UnsupportedAdapterError
         ├── HubAccessError     (PermissionError)
         ├── RecipeError                              a choice that no kernel knows
         ├── OutputExistsError  (FileExistsError)     the bundle's folder is already there
@@ -256,6 +258,22 @@ class UnsupportedArchitectureError(CheckpointError):
             path,
             f"{found} is not supported. Supported are dense Mistral models (MistralForCausalLM, and the language part "
             f"of Mistral3ForConditionalGeneration) with plain rotary positions and silu; Mixtral is not yet",
+        )
+
+
+class AdapterError(CheckpointError):
+    """A LoRA adapter that is missing, broken, or was trained on another model than the checkpoint."""
+
+
+class UnsupportedAdapterError(AdapterError):
+    """An adapter of a kind that is not merged here: a bundle of it would not be the model that was trained."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        """`path` is the file that says so, `found` what it says."""
+        super().__init__(
+            path,
+            f"{found} is not supported; plain LoRA is. "
+            f"Merge the adapter with PEFT (merge_and_unload), save the model, and export that without --adapter",
         )
 
 

@@ -1,12 +1,15 @@
-"""Finds a checkpoint's folder: one on this machine, one of the hub's cache, or one fetched from the hub.
+"""Finds the folder of a checkpoint or of an adapter: on this machine, in the hub's cache, or fetched from the hub.
 
-A repository of Mistral's often holds the same weights in both layouts; only one of them is fetched.
+A repository of Mistral's often holds the same weights in both layouts; only one of them is fetched. Of an adapter's
+repository only the adapter is.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,13 +38,15 @@ _SMALL_FILES: Final = [
     "assistant.json",
     "README.md",
 ]
+ADAPTER_CONFIG: Final = "adapter_config.json"
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _CACHE_FOLDER: Final = re.compile(r"models--(?P<organisation>[\w.-]+)--(?P<model>[\w.-]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A checkpoint's folder, and what is known of where it came from."""
+    """A folder, and what is known of where it came from."""
 
     folder: Path
     name: str
@@ -59,14 +64,26 @@ def locate(path_or_hub_id: str | Path, revision: str | None = None) -> Location:
         CheckpointError: It is neither a folder nor looks like a hub id, or a plain folder was given with a revision.
         HubAccessError: The hub does not give it.
     """
+    return _locate(path_or_hub_id, revision, "checkpoint", _fetch_checkpoint)
+
+
+def locate_adapter(path_or_hub_id: str | Path, revision: str | None = None) -> Location:
+    """Return the folder of an adapter, found or fetched as that of a checkpoint is; see `locate`."""
+    return _locate(path_or_hub_id, revision, "adapter", _fetch_adapter)
+
+
+def _locate(
+    path_or_hub_id: str | Path, revision: str | None, what: str, fetch: Callable[[str, str | None], Path]
+) -> Location:
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return _locate_folder(path, revision)
     if path.exists():
-        raise CheckpointError(path, "it is a file; name the folder that holds the checkpoint")
+        raise CheckpointError(path, f"it is a file; name the folder that holds the {what}")
     if not _HUB_ID.fullmatch(name := str(path_or_hub_id)):
         raise CheckpointError(path, "there is no such folder, and it is no hub id (organisation/model) either")
-    folder = _fetch(name, revision)
+    with _explained(name, revision):
+        folder = fetch(name, revision)
     return Location(folder, name, folder.name)
 
 
@@ -101,15 +118,26 @@ def _read_ref(cache: Path, name: str) -> str | None:
     return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch_checkpoint(name: str, revision: str | None) -> Path:
     """Return the folder into which the hub's files were fetched; what is in the cache is not fetched again."""
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
+    for layout in LAYOUTS:
+        if (folder / layout.config_file).is_file():
+            snapshot_download(name, revision=folder.name, allow_patterns=_weights(folder, layout))
+            if any(folder.glob(layout.weights)):
+                break
+    return folder
+
+
+def _fetch_adapter(name: str, revision: str | None) -> Path:
+    return Path(snapshot_download(name, revision=revision, allow_patterns=[ADAPTER_CONFIG, ADAPTER_WEIGHTS]))
+
+
+@contextmanager
+def _explained(name: str, revision: str | None) -> Iterator[None]:
+    """Say of what the hub answers what it means and how to go on."""
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
-        for layout in LAYOUTS:
-            if (folder / layout.config_file).is_file():
-                snapshot_download(name, revision=folder.name, allow_patterns=_weights(folder, layout))
-                if any(folder.glob(layout.weights)):
-                    break
+        yield
     except GatedRepoError as error:
         mend = f"Accept its licence at https://huggingface.co/{name}, then log in with `hf auth login`"
         raise HubAccessError(name, "it is gated", mend) from error
@@ -125,7 +153,6 @@ def _fetch(name: str, revision: str | None) -> Path:
     except (OSError, HTTPError) as error:
         mend = "What has arrived is kept: run the same command again"
         raise HubAccessError(name, f"the download broke off ({error})", mend) from error
-    return folder
 
 
 def _weights(folder: Path, layout: Layout) -> list[str]:
