@@ -163,9 +163,11 @@ def _names(names: Sequence[str] | str, module: str) -> bool:
 
 
 def _problem(error: Exception) -> str:
-    """Return the first thing that is wrong, with its key."""
+    """Return what is wrong with which key, once for every kind of value that it could be."""
     if not isinstance(error, ValidationError):
         return str(error)
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    return f"{key}: {first['msg']}" if key else first["msg"]
+    found = []
+    for each in error.errors():
+        key = ".".join(part for part in map(str, each["loc"]) if "[" not in part)  # without the names of kinds
+        found.append(f"{key}: {each['msg']}" if key else each["msg"])
+    return "; ".join(found)
