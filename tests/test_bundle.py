@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edge_assistant import bundle as bundle_module
 from edge_assistant.bundle import (
     FORMAT_VERSION,
+    AdapterSource,
     Architecture,
     AssistantSpec,
     Bundle,
@@ -104,8 +105,9 @@ def touch(path: Path) -> None:
     special_ids=st.dictionaries(st.text(max_size=8), st.integers(0, 2**31), max_size=4),
     window=st.none() | st.integers(1, 2**20),
     assistant=st.none() | st.builds(AssistantSpec, st.text(max_size=20), st.sampled_from(["learnt", "listed"])),
+    adapter=st.sampled_from([None, AdapterSource("lora", None, 64 * "a", 16, 32.0, 2.0, None)]),
 )
-def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, window, assistant):
+def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, window, assistant, adapter):
     manifest = replace(
         MANIFEST,
         name=name,
@@ -114,9 +116,16 @@ def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, wi
         quality=quality,
         special_ids=special_ids,
         assistant=assistant,
+        source=replace(MANIFEST.source, adapter=adapter),
         architecture=replace(MISTRAL_7B, sliding_window=window),
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_a_manifest_from_before_there_were_adapters_is_read():
+    raw = json.loads(MANIFEST.to_json())
+    del raw["source"]["adapter"]
+    assert Manifest.from_json(json.dumps(raw)) == MANIFEST
 
 
 def test_every_key_is_required_and_no_other_is_taken():
@@ -125,6 +134,8 @@ def test_every_key_is_required_and_no_other_is_taken():
         if section in (raw["special_ids"], raw["quality"], raw["files"]):
             continue
         for key in list(section):
+            if key == "adapter":
+                continue
             value = section.pop(key)
             with pytest.raises(BundleManifestError, match=f"{key}: Field required"):
                 Manifest.from_json(json.dumps(raw))

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from edge_assistant.bundle import AdapterSource, FileEntry
 from edge_assistant.errors import AdapterError, UnsupportedAdapterError
-from edge_assistant_export.adapter_config import LoraConfig, scaling
+from edge_assistant_export.adapter_config import LoraConfig
 from edge_assistant_export.hub import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from edge_assistant_export.layouts import HUGGINGFACE, expected_shapes
 from edge_assistant_export.safetensors_file import Float32, SafetensorsFile
@@ -105,7 +105,7 @@ class Adapter:
             sha256=FileEntry.of(self._path).sha256,
             rank=lora.r,
             alpha=lora.lora_alpha,
-            scaling=scaling(lora.r, lora.lora_alpha, stabilised=lora.use_rslora),
+            scaling=lora.scaling(),
             base_model=lora.base_model_name_or_path,
         )
 

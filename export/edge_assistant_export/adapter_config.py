@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 
 from edge_assistant.errors import AdapterError, UnsupportedAdapterError
 
@@ -52,6 +52,9 @@ _EMBEDDINGS: Final = ("embed_tokens", "lm_head")
 _Number = TypeVar("_Number", int, float)
 
 
+_OBJECT: Final[TypeAdapter[dict[str, Any]]] = TypeAdapter(dict[str, Any])
+
+
 def _expression(text: str) -> str:
     try:
         re.compile(text)
@@ -64,9 +67,9 @@ _Expression = Annotated[str, AfterValidator(_expression)]
 
 
 class LoraConfig(BaseModel):
-    """The keys that are read; `model_extra` are the others."""
+    """The keys that are read."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     peft_type: str
     base_model_name_or_path: str | None = None
@@ -89,25 +92,28 @@ class LoraConfig(BaseModel):
             UnsupportedAdapterError: It is of another method, or of a variant of LoRA that is not computed here.
         """
         try:
-            config = cls.model_validate_json(path.read_bytes())
+            content = _OBJECT.validate_json(path.read_bytes())
+            # Before its keys are looked at: those of another method are others.
+            _refuse_variants(path, content)
+            return cls.model_validate(content)
         except FileNotFoundError as error:
             raise AdapterError(path, "it is missing: name the folder of an adapter that PEFT saved") from error
         except (OSError, ValidationError) as error:
             raise AdapterError(path, f"it is no configuration of an adapter: {_problem(error)}") from error
-        _refuse_variants(path, config)
-        return config
 
     def rank(self, module: str) -> int:
         """Return the rank of a module's factors."""
         return _of_pattern(self.rank_pattern, module, self.r)
 
-    def alpha(self, module: str) -> float:
-        """Return the alpha of a module."""
-        return _of_pattern(self.alpha_pattern, module, self.lora_alpha)
+    def scaling(self, module: str | None = None) -> float:
+        """Return what a module's B A is multiplied by: alpha / rank, or alpha / sqrt(rank) (arXiv 2312.03732).
 
-    def scaling(self, module: str) -> float:
-        """Return what a module's B A is multiplied by: alpha / rank, or alpha / sqrt(rank) (arXiv 2312.03732)."""
-        return scaling(self.rank(module), self.alpha(module), stabilised=self.use_rslora)
+        Without a module, what holds for those that no pattern fits.
+        """
+        rank, alpha = self.r, self.lora_alpha
+        if module is not None:
+            rank, alpha = self.rank(module), _of_pattern(self.alpha_pattern, module, alpha)
+        return alpha / (rank**0.5 if self.use_rslora else rank)
 
     def targets(self, module: str) -> bool:
         """Return whether the adapter has factors for a matrix: a list names ends of names, a text is an expression."""
@@ -130,22 +136,17 @@ class LoraConfig(BaseModel):
         return False
 
 
-def _refuse_variants(path: Path, config: LoraConfig) -> None:
-    if config.peft_type != "LORA":
-        raise UnsupportedAdapterError(path, f"peft_type {config.peft_type!r}")
-    others: Mapping[str, Any] = config.model_extra or {}
-    if (bias := others.get("bias")) not in (None, "none"):
+def _refuse_variants(path: Path, content: Mapping[str, Any]) -> None:
+    if (method := content.get("peft_type", "LORA")) != "LORA":
+        raise UnsupportedAdapterError(path, f"peft_type {method!r}")
+    if (bias := content.get("bias")) not in (None, "none"):
         raise UnsupportedAdapterError(path, f"bias {bias!r}")
-    if (beginning := others.get("init_lora_weights")) not in _BEGINNINGS:
+    if (beginning := content.get("init_lora_weights")) not in _BEGINNINGS:
         raise UnsupportedAdapterError(path, f"init_lora_weights {beginning!r}, which changes the base weights too,")
-    for key, value in others.items():
-        if value and key not in _WITHOUT_EFFECT | {"bias", "init_lora_weights"}:
+    known = LoraConfig.model_fields.keys() | _WITHOUT_EFFECT | {"bias", "init_lora_weights"}
+    for key, value in content.items():
+        if value and key not in known:
             raise UnsupportedAdapterError(path, f"{key} {value!r}")
-
-
-def scaling(rank: int, alpha: float, *, stabilised: bool) -> float:
-    """Return alpha / rank, or alpha / sqrt(rank) where it was stabilised against the rank."""
-    return alpha / (rank**0.5 if stabilised else rank)
 
 
 def _of_pattern(patterns: Mapping[str, _Number] | None, module: str, default: _Number) -> _Number:
