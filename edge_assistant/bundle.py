@@ -76,6 +76,7 @@ def present_value(layer: int) -> str:
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _Size = Annotated[int, Field(gt=0)]
 _Id = Annotated[int, Field(ge=0)]
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 InstructVersion = Literal["v1", "v2", "v3", "v3-tekken", "v7", "v7-tekken"]
 
@@ -181,12 +182,30 @@ class AssistantSpec:
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
+class AdapterSource:
+    """The LoRA adapter that was merged into the checkpoint before its weights were quantised."""
+
+    name: str
+    revision: str | None
+    sha256: _Sha256
+    """Of the file of its weights."""
+    rank: _Size
+    """As its configuration says for all matrices, which it may say otherwise for some; the next two alike."""
+    alpha: float
+    scaling: float
+    """What its product is multiplied by: alpha / rank, or alpha / sqrt(rank)."""
+    base_model: str | None
+    """The model it was trained on, as it says itself."""
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class Source:
     """The checkpoint the bundle was made from."""
 
     name: str
     layout: Literal["huggingface", "mistral"]
     revision: str | None
+    adapter: AdapterSource | None
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -194,7 +213,7 @@ class FileEntry:
     """What a file must be."""
 
     bytes: _Id
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: _Sha256
 
     @classmethod
     def of(cls, path: Path) -> Self:

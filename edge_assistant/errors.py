@@ -42,7 +42,9 @@
     ├── DemoError                                    the demonstration did not come about
     └── ExportError            (ValueError)          the workstation's side
         ├── CheckpointError                          a checkpoint that is missing, truncated or misshapen
-        │   └── UnsupportedArchitectureError
+        │   ├── UnsupportedArchitectureError
+        │   └── AdapterError                         a LoRA adapter that is broken or of another model
+        │       └── UnsupportedAdapterError
         ├── HubAccessError     (PermissionError)
         ├── RecipeError                              a choice that no kernel knows
         ├── BoardTooSmallError (MemoryError)         a model and options that the board's memory cannot hold
@@ -281,6 +283,22 @@ class UnsupportedArchitectureError(CheckpointError):
             f"{found} is not supported. Supported are Mistral and Mixtral models (MistralForCausalLM, "
             f"MixtralForCausalLM, and the language part of Mistral3ForConditionalGeneration) with plain rotary "
             f"positions and silu",
+        )
+
+
+class AdapterError(CheckpointError):
+    """A LoRA adapter that is missing, broken, or was trained on another model than the checkpoint."""
+
+
+class UnsupportedAdapterError(AdapterError):
+    """An adapter of a kind that is not merged here: a bundle of it would not be the model that was trained."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        """`path` is the file that says so, `found` what it says."""
+        super().__init__(
+            path,
+            f"{found} is not supported; plain LoRA is. "
+            f"Merge the adapter with PEFT (merge_and_unload), save the model, and export that without --adapter",
         )
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edge_assistant import bundle as bundle_module
 from edge_assistant.bundle import (
     FORMAT_VERSION,
+    AdapterSource,
     Architecture,
     AssistantSpec,
     Bundle,
@@ -66,7 +67,7 @@ MANIFEST = Manifest(
     instruct="v3",
     special_ids={"<s>": 1, "</s>": 2},
     licence="Apache-2.0",
-    source=Source("mistralai/Mistral-7B-v0.3", "mistral", "abc"),
+    source=Source("mistralai/Mistral-7B-v0.3", "mistral", "abc", None),
     assistant=AssistantSpec("You are at home.", "learnt"),
     files={},
     quality={"kl": 0.01},
@@ -113,8 +114,9 @@ def touch(path: Path) -> None:
     )
     | st.just({"family": "mixtral", "n_experts": 8, "n_experts_per_token": 2}),
     assistant=st.none() | st.builds(AssistantSpec, st.text(max_size=20), st.sampled_from(["learnt", "listed"])),
+    adapter=st.sampled_from([None, AdapterSource("lora", None, 64 * "a", 16, 32.0, 2.0, None)]),
 )
-def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, changes, assistant):
+def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, changes, assistant, adapter):
     manifest = replace(
         MANIFEST,
         name=name,
@@ -123,6 +125,7 @@ def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, ch
         quality=quality,
         special_ids=special_ids,
         assistant=assistant,
+        source=replace(MANIFEST.source, adapter=adapter),
         architecture=replace(MISTRAL_7B, **changes),
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
@@ -134,6 +137,8 @@ def test_every_key_is_required_and_no_other_is_taken():
         if section in (raw["special_ids"], raw["quality"], raw["files"]):
             continue
         for key in list(section):
+            if key == "adapter":
+                continue
             value = section.pop(key)
             with pytest.raises(BundleManifestError, match=f"{key}: Field required"):
                 Manifest.from_json(json.dumps(raw))

@@ -49,15 +49,19 @@ examples:
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
   edge-assistant-export model mistralai/Mixtral-8x7B-Instruct-v0.1 models/mixtral --block-size 128 --dry-run
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --for pi5-8gb --sequence-length 8192
+  edge-assistant-export model mistralai/Mistral-7B-v0.3 models/tuned --adapter ~/my-lora
 
 --for chooses what is not given so that the bundle fits the board, says why, and refuses what cannot fit. `boards` lists
 them. A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was
-killed or interrupted goes on where it was when the same command is run again.
+killed or interrupted goes on where it was when the same command is run again. An adapter is a folder with
+adapter_config.json and adapter_model.safetensors, as PEFT saves a plain LoRA; it is merged into the weights before they
+are rounded, and calibration reads the merged model. Name the checkpoint that the adapter was trained on.
 """
 _VERIFY = """\
 examples:
   edge-assistant-export verify models/mistral-7b --reference mistralai/Mistral-7B-Instruct-v0.3 --text some.txt
   edge-assistant-export verify /tmp/home-mini --reference models/home-mini/checkpoint --record
+  edge-assistant-export verify models/tuned --reference mistralai/Mistral-7B-v0.3 --adapter ~/my-lora
 
 The last line is one JSON object: mean KL divergence (nats), share of positions with the same likeliest token, and
 perplexity of the bundle and of the checkpoint in float32. With --text the checkpoint is read once, layer by layer;
@@ -173,10 +177,26 @@ def _add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("--instruct", metavar="VERSION", help="format of a chat: v1, v2, v3, v3-tekken, v7, v7-tekken")
     add("--name", help="what the bundle calls itself (default: as its folder)")
     add("--licence", help="the licence of the weights (default: what the checkpoint says)")
-    add("--revision", help="branch, tag or commit on the hub")
+    _add_source_options(parser)
     add("--overwrite", action="store_true", help="replace a bundle that is already there")
     add("--dry-run", action="store_true", help="say what would be made and needed; fetch and write no weights")
     add("--json", action="store_true", help="print one JSON object on standard output, all else on standard error")
+
+
+def _add_source_options(parser: ArgumentParser) -> None:
+    """Add what says, beside its name, which checkpoint is read."""
+    add = parser.add_argument
+    add("--revision", help="branch, tag or commit of the checkpoint on the hub")
+    add("--adapter", metavar="PATH", help="a LoRA adapter to merge into the weights: a folder, or an id on the hub")
+    add("--adapter-revision", metavar="REVISION", help="branch, tag or commit of the adapter on the hub")
+
+
+def _open(path_or_hub_id: str, args: Namespace, *, weights: bool = True) -> Checkpoint:
+    from edge_assistant_export.checkpoint import Checkpoint
+
+    if args.adapter_revision and args.adapter is None:
+        args.parser.error("--adapter-revision says nothing without --adapter")
+    return Checkpoint.open(path_or_hub_id, args.revision, args.adapter, args.adapter_revision, weights=weights)
 
 
 def _add_verify(commands: _SubParsersAction[ArgumentParser]) -> None:
@@ -184,7 +204,7 @@ def _add_verify(commands: _SubParsersAction[ArgumentParser]) -> None:
     add = parser.add_argument
     add("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
     add("--reference", required=True, metavar="CHECKPOINT", help="a folder, or the id of a model on the hub")
-    add("--revision", help="branch, tag or commit on the hub")
+    _add_source_options(parser)
     add("--text", type=Path, metavar="FILE", help="what to read (default: text that the checkpoint samples)")
     add("--tokens", type=int, default=2048, metavar="N", help="how much of it to read (default: 2048)")
     add("--record", action="store_true", help="write what was measured into the bundle's manifest")
@@ -224,7 +244,6 @@ def _given(args: Namespace) -> Given:
 def _model(args: Namespace) -> None:
     from edge_assistant.device.boards import target as find_target
     from edge_assistant.device.boards import targets
-    from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.estimate import estimate
     from edge_assistant_export.explain import explain
     from edge_assistant_export.publish import check_output, check_space
@@ -238,7 +257,7 @@ def _model(args: Namespace) -> None:
     recipe = Recipe(**given) if target is None else check(given)
     check_output(args.out, BUNDLE_FILES, overwrite=args.overwrite)
     report = sys.stderr if args.json else sys.stdout
-    with Checkpoint.open(args.checkpoint, revision=args.revision, weights=not args.dry_run) as checkpoint:
+    with _open(args.checkpoint, args, weights=not args.dry_run) as checkpoint:
         if target is not None:
             choice = choose(checkpoint.config, target, given, targets())
             recipe, reasons = choice.recipe, explain(checkpoint.config, target, given, choice)
@@ -300,10 +319,13 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
     experts = (
         f", {architecture.n_experts_per_token} of {architecture.n_experts} experts" if architecture.n_experts else ""
     )
+    adapter = manifest.source.adapter
+    base = f", trained on {adapter.base_model}" if adapter and adapter.base_model else ""
+    tuned = f"with the adapter {adapter.name}: rank {adapter.rank}{base}\n" if adapter else ""
     licence = manifest.licence or "not stated by the checkpoint; name it with --licence"
     return (
         f"{manifest.source.name} ({manifest.source.layout} layout): {architecture.n_layers} layers, "
-        f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}{experts}\n"
+        f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}{experts}\n{tuned}"
         f"{how.bits} bits a weight{block}, lm_head {how.lm_head_bits}, {manifest.cache.type} cache, "
         f"up to {architecture.max_positions} tokens\n"
         f"The bundle will take {_size(needs.bundle)}. A board needs {_size(needs.memory)} of memory for it, and "
@@ -344,11 +366,10 @@ def _verify(args: Namespace) -> None:
     from dataclasses import asdict
     from functools import partial
 
-    from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.verify import record, verify
 
     text = None if args.text is None else args.text.read_text(encoding="utf-8")
-    with Checkpoint.open(args.reference, revision=args.revision) as checkpoint, _progress() as show:
+    with _open(args.reference, args) as checkpoint, _progress() as show:
         result = verify(args.bundle, checkpoint, text, args.tokens, partial(show, "sampling"))
     if args.record:
         record(args.bundle, result)

@@ -1,6 +1,7 @@
-"""Finds a checkpoint's folder: one on this machine, one of the hub's cache, or one fetched from the hub.
+"""Finds the folder of a checkpoint or of an adapter: on this machine, in the hub's cache, or fetched from the hub.
 
-A repository of Mistral's often holds the same weights in both layouts; only one of them is fetched.
+A repository of Mistral's often holds the same weights in both layouts; only one of them is fetched. Of an adapter's
+repository only the adapter is.
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +41,8 @@ _SMALL_FILES: Final = [
     "assistant.json",
     "README.md",
 ]
+ADAPTER_CONFIG: Final = "adapter_config.json"
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _CACHE_FOLDER: Final = re.compile(r"models--(?P<organisation>[\w.-]+)--(?P<model>[\w.-]+)")
@@ -44,7 +50,7 @@ _CACHE_FOLDER: Final = re.compile(r"models--(?P<organisation>[\w.-]+)--(?P<model
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A checkpoint's folder, and what is known of where it came from."""
+    """A folder, and what is known of where it came from."""
 
     folder: Path
     name: str
@@ -62,14 +68,26 @@ def locate(path_or_hub_id: str | Path, revision: str | None = None, *, weights: 
         CheckpointError: It is neither a folder nor looks like a hub id, or a plain folder was given with a revision.
         HubAccessError: The hub does not give it.
     """
+    return _locate(path_or_hub_id, revision, "checkpoint", partial(_fetch_checkpoint, weights=weights))
+
+
+def locate_adapter(path_or_hub_id: str | Path, revision: str | None = None) -> Location:
+    """Return the folder of an adapter, found or fetched as that of a checkpoint is; see `locate`."""
+    return _locate(path_or_hub_id, revision, "adapter", _fetch_adapter)
+
+
+def _locate(
+    path_or_hub_id: str | Path, revision: str | None, what: str, fetch: Callable[[str, str | None], Path]
+) -> Location:
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return _locate_folder(path, revision)
     if path.exists():
-        raise CheckpointError(path, "it is a file; name the folder that holds the checkpoint")
+        raise CheckpointError(path, f"it is a file; name the folder that holds the {what}")
     if not _HUB_ID.fullmatch(name := str(path_or_hub_id)):
         raise CheckpointError(path, "there is no such folder, and it is no hub id (organisation/model) either")
-    folder = _fetch(name, revision, weights=weights)
+    with _explained(name, revision):
+        folder = fetch(name, revision)
     return Location(folder, name, folder.name)
 
 
@@ -104,17 +122,28 @@ def _read_ref(cache: Path, name: str) -> str | None:
     return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
 
 
-def _fetch(name: str, revision: str | None, *, weights: bool) -> Path:
+def _fetch_checkpoint(name: str, revision: str | None, *, weights: bool) -> Path:
     """Return the folder into which the hub's files were fetched; what is in the cache is not fetched again."""
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
+    for layout in LAYOUTS:
+        if weights and (folder / layout.config_file).is_file():
+            had = _blobs(folder)
+            snapshot_download(name, revision=folder.name, allow_patterns=_weights(folder, layout))
+            _check_hashes(name, _blobs(folder) - had)
+            if any(folder.glob(layout.weights)):
+                break
+    return folder
+
+
+def _fetch_adapter(name: str, revision: str | None) -> Path:
+    return Path(snapshot_download(name, revision=revision, allow_patterns=[ADAPTER_CONFIG, ADAPTER_WEIGHTS]))
+
+
+@contextmanager
+def _explained(name: str, revision: str | None) -> Iterator[None]:
+    """Say of what the hub answers what it means and how to go on."""
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
-        for layout in LAYOUTS:
-            if weights and (folder / layout.config_file).is_file():
-                had = _blobs(folder)
-                snapshot_download(name, revision=folder.name, allow_patterns=_weights(folder, layout))
-                _check_hashes(name, _blobs(folder) - had)
-                if any(folder.glob(layout.weights)):
-                    break
+        yield
     except HubAccessError:
         raise
     except GatedRepoError as error:
@@ -132,7 +161,6 @@ def _fetch(name: str, revision: str | None, *, weights: bool) -> Path:
     except (OSError, HTTPError) as error:
         mend = "What has arrived is kept: run the same command again"
         raise HubAccessError(name, f"the download broke off ({error})", mend) from error
-    return folder
 
 
 def _blobs(folder: Path) -> set[Path]:

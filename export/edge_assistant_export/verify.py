@@ -58,17 +58,18 @@ def verify(
     tokens: int = 2048,
     progress: Progress | None = None,
 ) -> Verification:
-    """Compare a bundle with the checkpoint it was made from.
+    """Compare a bundle with the checkpoint it was made from, opened with the adapter that was merged into it, if any.
 
     Both read texts of `tokens` in all: those of `text`, which blank lines part, or what the checkpoint samples itself,
     for which it is read once a token. `progress` is told of the sampling.
 
     Raises:
         BundleError: The bundle is broken.
-        VerificationError: It is of another architecture, or there is too little text.
+        VerificationError: It is of another architecture or another adapter, or there is too little text.
     """
     bundle = Bundle.open(bundle_path)
     _check_architecture(bundle, checkpoint)
+    _check_adapter(bundle, checkpoint)
     longest = min(_LONGEST, bundle.manifest.architecture.max_positions)
     if text is None:
         texts = sample(checkpoint, -(-tokens // _SAMPLED), min(_SAMPLED, longest), progress=progress)
@@ -105,6 +106,19 @@ def _check_architecture(bundle: Bundle, checkpoint: Checkpoint) -> None:
                 f"its {name} is {getattr(found, name)}, and that of {checkpoint.source_name} is {value}: "
                 f"name the checkpoint it was made from ({bundle.manifest.source.name})",
             )
+
+
+def _check_adapter(bundle: Bundle, checkpoint: Checkpoint) -> None:
+    """Refuse another adapter than the one the bundle was made with; it is known by its weights, not by its name."""
+    made_with = bundle.manifest.source.adapter
+    given = checkpoint.adapter.source if checkpoint.adapter else None
+    if made_with is None and given is not None:
+        raise VerificationError(bundle.path, f"it was made without an adapter: leave out --adapter ({given.name})")
+    if made_with is not None and given is None:
+        raise VerificationError(bundle.path, f"it was made with an adapter: name it with --adapter ({made_with.name})")
+    if made_with and given and given != replace(made_with, name=given.name, revision=given.revision):
+        problem = f"{given.name} is not the adapter it was made with ({made_with.name})"
+        raise VerificationError(bundle.path, f"{problem}: name that one with --adapter")
 
 
 def _cut(text: str, tokenizer: Tokenizer, begin: int | None, longest: int, tokens: int) -> list[list[int]]:

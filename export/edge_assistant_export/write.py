@@ -138,6 +138,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
         RecipeError: The recipe asks for what the checkpoint does not have.
     """
     architecture = replace(checkpoint.config, max_positions=recipe.positions(checkpoint.config))
+    adapter = checkpoint.adapter.source if checkpoint.adapter else None
     return Manifest(
         format_version=FORMAT_VERSION,
         name=recipe.name or name,
@@ -148,7 +149,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
         instruct=recipe.instruct or checkpoint.instruct,
         special_ids=checkpoint.special_ids(),
         licence=recipe.licence or checkpoint.licence,
-        source=Source(checkpoint.source_name, checkpoint.layout, checkpoint.revision),
+        source=Source(checkpoint.source_name, checkpoint.layout, checkpoint.revision, adapter),
         assistant=checkpoint.assistant,
         files={},
         quality=None,

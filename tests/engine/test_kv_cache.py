@@ -30,7 +30,7 @@ def manifest(cache: str = "float32", **shape: int) -> Manifest:
         **sizes,
     )
     quantization = Quantization(4, 32, False, 4, 4, 4, "least_squares")
-    source = Source("a test", "huggingface", None)
+    source = Source("a test", "huggingface", None, None)
     return Manifest(
         1, "tiny", "a test", architecture, quantization, CacheSpec(cache), None, {}, None, source, None, {}, None
     )
