@@ -75,7 +75,7 @@ def verify(
         texts = sample(checkpoint, -(-tokens // _SAMPLED), min(_SAMPLED, longest), progress=progress)
     else:
         begin = bundle.manifest.special_ids.get("<s>")
-        texts = _cut(text, Tokenizer(bundle.tokenizer_path), begin, longest, tokens)
+        texts = texts_of(text, Tokenizer(bundle.tokenizer_path), begin, longest, tokens)
     texts = [ids for ids in texts if len(ids) > 1]
     if not texts:
         raise VerificationError(bundle_path, "there is too little text: no token of it has one that follows")
@@ -87,7 +87,21 @@ def compare(bundle: Bundle, texts: Sequence[Sequence[int]], expected: Iterable[F
     longest = max(len(ids) for ids in texts)
     settings = EngineSettings(kv_cache_bytes=longest * cache_bytes_per_token(bundle.manifest))
     with Engine.load(bundle, settings) as engine:
-        return _summary(_distances(ids, logits, engine.score(ids)) for ids, logits in zip(texts, expected, strict=True))
+        return distance(texts, expected, map(engine.score, texts))
+
+
+def distance(texts: Iterable[Sequence[int]], expected: Iterable[Float32], found: Iterable[Float32]) -> Verification:
+    """Compare two sets of logits [n, vocab] of texts."""
+    parts = [_distances(*one) for one in zip(texts, expected, found, strict=True)]
+    positions = np.concatenate(parts).astype(np.float64)
+    kl, agreement, reference_loss, loss = positions.mean(axis=0).tolist()
+    return Verification(
+        tokens=len(positions),
+        kl=kl,
+        top1_agreement=agreement,
+        perplexity=float(np.exp(loss)),
+        reference_perplexity=float(np.exp(reference_loss)),
+    )
 
 
 def record(bundle_path: Path, result: Verification) -> None:
@@ -121,7 +135,7 @@ def _check_adapter(bundle: Bundle, checkpoint: Checkpoint) -> None:
         raise VerificationError(bundle.path, f"{problem}: name that one with --adapter")
 
 
-def _cut(text: str, tokenizer: Tokenizer, begin: int | None, longest: int, tokens: int) -> list[list[int]]:
+def texts_of(text: str, tokenizer: Tokenizer, begin: int | None, longest: int, tokens: int) -> list[list[int]]:
     """Return the ids of the paragraphs, each begun with `<s>` and cut after `longest`, up to `tokens` in all."""
     first = [] if begin is None else [begin]
     texts: list[list[int]] = []
@@ -152,15 +166,3 @@ def _log_softmax(logits: Float32) -> Float32:
     shifted = logits - logits.max(axis=1, keepdims=True)
     result: Float32 = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result
-
-
-def _summary(parts: Iterable[Float32]) -> Verification:
-    positions = np.concatenate(list(parts)).astype(np.float64)
-    kl, agreement, reference_loss, loss = positions.mean(axis=0).tolist()
-    return Verification(
-        tokens=len(positions),
-        kl=kl,
-        top1_agreement=agreement,
-        perplexity=float(np.exp(loss)),
-        reference_perplexity=float(np.exp(reference_loss)),
-    )
