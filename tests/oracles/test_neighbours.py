@@ -5,7 +5,6 @@ optimum-onnx and onnxruntime-genai want different versions of transformers: each
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from edge_assistant.config import EngineSettings
@@ -40,28 +39,15 @@ def expected(bundle) -> list[int]:
         return list(engine.generate(PROMPT, params))
 
 
-def answer(written: list[int]) -> list[int]:
-    """What follows the prompt, without the token that ends it."""
-    return [token for token in written[len(PROMPT) :] if token != END]
+def until_the_end(written: list[int]) -> list[int]:
+    """Leave the token out that ends a text."""
+    return [token for token in written if token != END]
 
 
-def test_optimum_writes_the_same_tokens(bundle, expected):
-    optimum = pytest.importorskip("optimum.onnxruntime", reason="make test-oracles installs optimum-onnx")
-    import torch
-
-    model = optimum.ORTModelForCausalLM.from_pretrained(bundle.path)
-    written = model.generate(torch.tensor([PROMPT]), max_new_tokens=N_TOKENS, do_sample=False)
-    assert answer(written[0].tolist()) == expected
+def test_optimum_writes_the_same_tokens(bundle, expected, continue_in_optimum):
+    assert until_the_end(continue_in_optimum(bundle, PROMPT, N_TOKENS)) == expected
 
 
 @pytest.mark.genai
-def test_genai_writes_the_same_tokens(bundle, expected):
-    genai = pytest.importorskip("onnxruntime_genai", reason="make test-oracles installs onnxruntime-genai")
-    model = genai.Model(str(bundle.path))
-    parameters = genai.GeneratorParams(model)
-    parameters.set_search_options(max_length=len(PROMPT) + N_TOKENS)
-    generator = genai.Generator(model, parameters)
-    generator.append_tokens(np.array([PROMPT], np.int32))
-    while not generator.is_done():
-        generator.generate_next_token()
-    assert answer(generator.get_sequence(0).tolist()) == expected
+def test_genai_writes_the_same_tokens(bundle, expected, continue_in_genai):
+    assert until_the_end(continue_in_genai(bundle, PROMPT, N_TOKENS)) == expected
