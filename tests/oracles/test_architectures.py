@@ -1,7 +1,7 @@
 """Every architecture that README lists, small and random, saved by transformers itself and exported.
 
 The float32 bundle's logits are transformers' to 1e-4, and greedy decoding writes the same tokens, in our engine and in
-the neighbours that are installed. Those that only transformers 5 knows are skipped in the environment of transformers 4.
+the neighbours that are installed. Those that only transformers 5 knows are skipped where there is transformers 4.
 """
 
 from __future__ import annotations
