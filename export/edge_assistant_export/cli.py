@@ -204,10 +204,11 @@ def _recipe(args: Namespace) -> Recipe:
 def _model(args: Namespace) -> None:
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.estimate import estimate
-    from edge_assistant_export.write import check_output, describe, export
+    from edge_assistant_export.publish import check_output
+    from edge_assistant_export.write import BUNDLE_FILES, describe, export
 
     recipe = _recipe(args)
-    check_output(args.out, overwrite=args.overwrite)
+    check_output(args.out, BUNDLE_FILES, overwrite=args.overwrite)
     report = sys.stderr if args.json else sys.stdout
     with Checkpoint.open(args.checkpoint, revision=args.revision) as checkpoint:
         planned = describe(checkpoint, recipe, args.out.absolute().name)

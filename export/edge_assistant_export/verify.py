@@ -23,10 +23,10 @@ from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine
 from edge_assistant.errors import VerificationError
 from edge_assistant.text.tokenizer import Tokenizer
+from edge_assistant_export.publish import replace_file
 from edge_assistant_export.quantize import Float32
 from edge_assistant_export.reference import forward_all
 from edge_assistant_export.sample import Progress, sample
-from edge_assistant_export.write import replace_file
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint

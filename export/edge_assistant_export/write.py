@@ -1,7 +1,6 @@
 """Writes a bundle: the weights streamed from the checkpoint through the quantiser into their places, then the rest.
 
-Contract: whatever happens, the bundle's folder appears whole or not at all. All is written into `.NAME.partial` beside
-it, made durable, and renamed at the end. A folder that a killed export left behind is emptied and used again.
+Contract: whatever happens, the bundle's folder appears whole or not at all (`publish.py`).
 
 Every worker holds one piece of one matrix; nothing grows with the size of the checkpoint. Space for the weights is
 taken from the disk at the start, so that a disk that is too small says so at once.
@@ -9,13 +8,9 @@ taken from the disk at the start, so that a disk that is too small says so at on
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,8 +32,6 @@ from edge_assistant.bundle import (
 from edge_assistant.errors import (
     CheckpointError,
     EdgeAssistantError,
-    OutputBusyError,
-    OutputExistsError,
     OutputWriteError,
 )
 from edge_assistant_export import __version__
@@ -48,6 +41,7 @@ from edge_assistant_export.compensate import Inputs, compensated
 from edge_assistant_export.graph import Place, serialize
 from edge_assistant_export.mistral import build_graph, rotary_tables
 from edge_assistant_export.neighbours import bundle_config, genai_config
+from edge_assistant_export.publish import check_output, partial_folder, publish, write_file, write_json
 from edge_assistant_export.quantize import Float32, Packed, Rounding, quantize
 from edge_assistant_export.reference import hidden_states
 from edge_assistant_export.weights import Matrix, Weights, plan_weights, read_rows
@@ -89,12 +83,12 @@ def export(
         RecipeError: The recipe asks for what the checkpoint does not have.
     """
     out = out.absolute()
-    check_output(out, overwrite=overwrite)
+    check_output(out, BUNDLE_FILES, overwrite=overwrite)
     manifest = describe(checkpoint, recipe, out.name)
     weights = plan_weights(manifest.architecture, manifest.quantization)
     progress = progress or _silent
     try:
-        with _partial_folder(out) as folder:
+        with partial_folder(out) as folder:
             _take_space(folder / WEIGHTS_FILE, weights.file.size)
             texts: list[list[int]] = []
             if recipe.calibrates:
@@ -106,32 +100,19 @@ def export(
                 os.fsync(file.fileno())
             scales = cache_scales(checkpoint, texts) if recipe.cache == "int8" else None
             model = build_graph(manifest.architecture, manifest.quantization, weights, checkpoint.tensor, scales)
-            _write(folder / GRAPH_FILE, serialize(model))
-            _write(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
-            _write_json(folder / "config.json", bundle_config(manifest))
-            _write_json(folder / "genai_config.json", genai_config(manifest))
+            write_file(folder / GRAPH_FILE, serialize(model))
+            write_file(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
+            write_json(folder / "config.json", bundle_config(manifest))
+            write_json(folder / "genai_config.json", genai_config(manifest))
             files = {file.name: FileEntry.of(file) for file in sorted(folder.iterdir())}
             manifest = replace(manifest, files=files)
-            _write(folder / MANIFEST_FILE, manifest.to_json().encode())
-            _publish(folder, out)
+            write_file(folder / MANIFEST_FILE, manifest.to_json().encode())
+            publish(folder, out)
     except EdgeAssistantError:
         raise
     except OSError as error:
         raise OutputWriteError(out, weights.file.size, error) from error
     return manifest
-
-
-def check_output(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that is there already; one that holds a bundle and nothing else may be overwritten.
-
-    Raises:
-        OutputExistsError
-    """
-    if out.exists():
-        names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
-        strangers = sorted(names - BUNDLE_FILES)
-        if strangers or not overwrite:
-            raise OutputExistsError(out, strangers=strangers)
 
 
 def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
@@ -259,66 +240,6 @@ def _write_rows(file: int, place: Place, first_row: int, rows: npt.NDArray[Any])
     while left:
         written = os.pwrite(file, left, offset)
         left, offset = left[written:], offset + written
-
-
-@contextmanager
-def _partial_folder(out: Path) -> Iterator[Path]:
-    """Give an empty folder beside `out`, which is locked while it is used and removed unless it was published."""
-    folder = out.with_name(f".{out.name}.partial")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputBusyError(out) from error
-        try:
-            for stale in folder.iterdir():
-                stale.unlink()
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(lock)
-
-
-def _publish(folder: Path, out: Path) -> None:
-    """Give the finished folder its name; a bundle that had it steps aside first and is then removed."""
-    _sync_folder(folder)
-    old = out.with_name(f".{out.name}.old")
-    if out.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        out.rename(old)
-    folder.rename(out)
-    _sync_folder(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a small file, which is at every moment either the old one or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    _write(partial, content)
-    partial.replace(path)
-    _sync_folder(path.parent)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    _write(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:
