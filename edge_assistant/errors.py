@@ -11,6 +11,7 @@
     │   ├── BundleFileMissingError
     │   ├── BundleManifestError
     │   ├── BundleVersionError
+    │   ├── BundleKindError
     │   ├── BundleSizeError
     │   ├── BundleHashError
     │   └── BundleGraphError
@@ -42,6 +43,7 @@
         ├── CheckpointError                          a checkpoint that is missing, truncated or misshapen
         │   └── UnsupportedArchitectureError
         ├── HubAccessError     (PermissionError)
+        ├── ExtraMissingError  (ImportError)         a command whose packages are not installed
         ├── RecipeError                              a choice that no kernel knows
         ├── OutputExistsError  (FileExistsError)     the bundle's folder is already there
         ├── OutputBusyError    (BlockingIOError)     another export writes the same bundle
@@ -143,6 +145,14 @@ class BundleVersionError(BundleError):
         """`found` is the manifest's format_version, `known` the one this runtime reads."""
         mend = "update this runtime" if found > known else "export the model again"
         super().__init__(f"{path} has format_version {found}, this runtime reads {known}: {mend}")
+
+
+class BundleKindError(BundleError):
+    """The bundle holds a model for something else."""
+
+    def __init__(self, path: Path, found: str, wanted: str) -> None:
+        """`path` is the manifest; `found` and `wanted` are kinds, such as `speech`."""
+        super().__init__(f"{path} is that of a bundle for {found}, and one for {wanted} is wanted: name another bundle")
 
 
 class BundleSizeError(BundleError):
@@ -250,14 +260,14 @@ class CheckpointError(ExportError):
 class UnsupportedArchitectureError(CheckpointError):
     """A model whose mathematics the exporter does not know: a bundle of it would answer nonsense."""
 
-    def __init__(self, path: Path, found: str) -> None:
-        """`path` is the file that says so, `found` what it says."""
-        super().__init__(
-            path,
-            f"{found} is not supported. Supported are Mistral and Mixtral models (MistralForCausalLM, "
-            f"MixtralForCausalLM, and the language part of Mistral3ForConditionalGeneration) with plain rotary "
-            f"positions and silu",
-        )
+    LANGUAGE = (
+        "Mistral and Mixtral models (MistralForCausalLM, MixtralForCausalLM, and the language part of "
+        "Mistral3ForConditionalGeneration) with plain rotary positions and silu"
+    )
+
+    def __init__(self, path: Path, found: str, supported: str = LANGUAGE) -> None:
+        """`path` is the file that says so, `found` what it says, `supported` what the command knows."""
+        super().__init__(path, f"{found} is not supported. Supported are {supported}")
 
 
 class HubAccessError(ExportError, PermissionError):
@@ -266,6 +276,17 @@ class HubAccessError(ExportError, PermissionError):
     def __init__(self, name: str, problem: str, mend: str) -> None:
         """`name` is `organisation/model`; `problem` ends no sentence, `mend` says what to do."""
         super().__init__(f"{name} cannot be had from the hub: {problem}. {mend}")
+
+
+class ExtraMissingError(ExportError, ImportError):
+    """A command needs packages that are not installed."""
+
+    def __init__(self, command: str, extra: str, reason: ImportError) -> None:
+        """`extra` is the one of the exporter's distribution that brings them."""
+        super().__init__(
+            f"`{command}` needs packages that are not here ({reason}): install the extra {extra}, in the clone, with "
+            f"`pip install torch==2.13.0` and then `pip install --editable . --editable './export[{extra}]'`"
+        )
 
 
 class RecipeError(ExportError):

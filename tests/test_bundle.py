@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_assistant import bundle as bundle_module
 from edge_assistant.bundle import (
     FORMAT_VERSION,
     Architecture,
@@ -25,6 +24,7 @@ from edge_assistant.bundle import (
     cache_bytes_per_token,
     find_model,
 )
+from edge_assistant.bundle import folder as folder_module
 from edge_assistant.errors import (
     BundleFileMissingError,
     BundleHashError,
@@ -232,8 +232,8 @@ def test_what_was_seen_is_hashed_again_only_by_verify(folder, tmp_path, monkeypa
 
     touch(folder / "tokenizer.json")
     hashed = []
-    real = bundle_module._sha256
-    monkeypatch.setattr(bundle_module, "_sha256", lambda path: hashed.append(path.name) or real(path))
+    real = folder_module._sha256
+    monkeypatch.setattr(folder_module, "_sha256", lambda path: hashed.append(path.name) or real(path))
     Bundle.open(folder, seen)
     assert hashed == ["tokenizer.json"]
 
