@@ -12,7 +12,6 @@ VENV := .venv
 OPTIMUM := .venv-optimum
 GENAI := .venv-genai
 BENCH := .venv-bench
-BUILDER := .venv-builder
 DATA := build/bench
 LAYERS ?= 32
 PROJECTS := pyproject.toml export/pyproject.toml
@@ -34,9 +33,9 @@ demo: $(VENV)/.runtime  ## export the trained model, serve it, ask it about a si
 test: $(VENV)/.dev  ## run the tests; offline, without torch
 	$(VENV)/bin/python -m pytest
 
-test-oracles: $(OPTIMUM)/.oracle $(GENAI)/.oracle  ## compare with transformers, optimum-onnx and onnxruntime-genai
+test-oracles: $(OPTIMUM)/.oracle $(GENAI)/.oracle  ## compare with transformers 4 and 5, optimum-onnx and onnxruntime-genai
 	$(OPTIMUM)/bin/python -m pytest tests/oracles -m 'not genai'
-	$(GENAI)/bin/python -m pytest tests/oracles -m genai
+	$(GENAI)/bin/python -m pytest tests/oracles -m 'genai or transformers5'
 
 check: $(VENV)/.dev  ## lint, formatting, types, import directions, contents of the wheels
 	$(VENV)/bin/ruff check
@@ -45,7 +44,7 @@ check: $(VENV)/.dev  ## lint, formatting, types, import directions, contents of 
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m pytest --quiet tests/test_house.py
 
-bench: $(BENCH)/.bench $(BUILDER)/.builder  ## measure decode, export and MQTT beside others (an hour; LAYERS=32 takes 40 GB of disk)
+bench: $(BENCH)/.bench $(GENAI)/.oracle  ## measure decode, export and MQTT beside others (an hour; LAYERS=32 takes 40 GB of disk)
 	@mkdir -p $(DATA)
 	test -d $(DATA)/7b || $(BENCH)/bin/edge-assistant-export synth --shape mistral-7b --layers $(LAYERS) $(DATA)/7b
 	test -d $(DATA)/1b || $(BENCH)/bin/edge-assistant-export synth --shape 1b $(DATA)/1b
@@ -55,11 +54,11 @@ bench: $(BENCH)/.bench $(BUILDER)/.builder  ## measure decode, export and MQTT b
 	$(BENCH)/bin/python benchmarks/decode.py --bundle int4-b32=$(DATA)/int4-b32 --bundle int4-b128=$(DATA)/int4-b128 \
 	    --gguf $(DATA)/twin.gguf
 	$(BENCH)/bin/python benchmarks/export.py $(DATA)/7b --scratch $(DATA)
-	$(BENCH)/bin/python benchmarks/export.py $(DATA)/1b --scratch $(DATA) --builder-python $(BUILDER)/bin/python
+	$(BENCH)/bin/python benchmarks/export.py $(DATA)/1b --scratch $(DATA) --builder-python $(GENAI)/bin/python
 	$(BENCH)/bin/python benchmarks/mqtt.py
 
 clean:  ## remove the environments and what tools left behind
-	rm -rf $(VENV) $(OPTIMUM) $(GENAI) $(BENCH) $(BUILDER) build *.egg-info export/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OPTIMUM) $(GENAI) $(BENCH) build *.egg-info export/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 # An environment is made once, and filled again when a pyproject.toml has changed.
 
@@ -84,17 +83,13 @@ $(OPTIMUM)/.oracle: $(PROJECTS) | $(OPTIMUM)/bin/python
 	@touch $@
 
 $(GENAI)/.oracle: $(PROJECTS) | $(GENAI)/bin/python
+	$(GENAI)/$(PIP_INSTALL) $(TORCH_INDEX:%=--index-url %) torch==2.13.0
 	$(GENAI)/$(PIP_INSTALL) $(CLONE)[genai] $(TESTING)
 	@touch $@
 
 $(BENCH)/.bench: $(PROJECTS) | $(BENCH)/bin/python
 	@$(call apt,$(BENCH_PACKAGES))
 	$(BENCH)/$(PIP_INSTALL) $(CLONE)[bench]
-	@touch $@
-
-$(BUILDER)/.builder: $(PROJECTS) | $(BUILDER)/bin/python
-	$(BUILDER)/$(PIP_INSTALL) $(TORCH_INDEX:%=--index-url %) torch==2.13.0
-	$(BUILDER)/$(PIP_INSTALL) onnxruntime-genai 'transformers>=5' onnx_ir onnxruntime
 	@touch $@
 
 # Install those of the named packages that are missing; a second run touches nothing.

@@ -4,7 +4,7 @@ The checkpoint is dropped from the page cache before each run, so that each read
 needs transformers 5 and torch, so it runs in an environment of its own (`make bench` makes it). Mapped pages
 of the checkpoint do not count as memory: the kernel takes them back. The last line is one JSON object.
 
-    python benchmarks/export.py CHECKPOINT [--builder-python .venv-builder/bin/python] [--scratch FOLDER]
+    python benchmarks/export.py CHECKPOINT [--builder-python .venv-genai/bin/python] [--scratch FOLDER]
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from edge_assistant.bundle import (
     Manifest,
     Quantization,
     Source,
+    Yarn,
     cache_bytes_per_token,
     find_model,
 )
@@ -50,6 +51,10 @@ MISTRAL_7B = Architecture(
     sliding_window=None,
     tied_embedding=False,
     max_positions=32768,
+    n_experts=0,
+    n_experts_per_token=0,
+    full_attention_layers=(),
+    yarn=None,
 )
 MANIFEST = Manifest(
     format_version=FORMAT_VERSION,
@@ -102,10 +107,14 @@ def touch(path: Path) -> None:
     quality=st.none()
     | st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3),
     special_ids=st.dictionaries(st.text(max_size=8), st.integers(0, 2**31), max_size=4),
-    window=st.none() | st.integers(1, 2**20),
+    changes=st.fixed_dictionaries(
+        {"sliding_window": st.none() | st.integers(1, 2**20)},
+        optional={"full_attention_layers": st.just((0, 3)), "yarn": st.just(Yarn(16.0, 16384, 32.0, 1.0, 1.0))},
+    )
+    | st.just({"family": "mixtral", "n_experts": 8, "n_experts_per_token": 2}),
     assistant=st.none() | st.builds(AssistantSpec, st.text(max_size=20), st.sampled_from(["learnt", "listed"])),
 )
-def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, window, assistant):
+def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, changes, assistant):
     manifest = replace(
         MANIFEST,
         name=name,
@@ -114,7 +123,7 @@ def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, wi
         quality=quality,
         special_ids=special_ids,
         assistant=assistant,
-        architecture=replace(MISTRAL_7B, sliding_window=window),
+        architecture=replace(MISTRAL_7B, **changes),
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
 
@@ -143,6 +152,10 @@ def test_every_key_is_required_and_no_other_is_taken():
         ("architecture", "n_layers", 0),
         ("architecture", "family", "llama"),
         ("architecture", "n_kv_heads", 5),
+        ("architecture", "n_experts", 8),
+        ("architecture", "n_experts_per_token", 1),
+        ("architecture", "full_attention_layers", [32]),
+        ("architecture", "yarn", {"factor": 16.0}),
         ("quantization", "bits", 3),
         ("cache", "type", "float16"),
         ("special_ids", "<s>", -1),

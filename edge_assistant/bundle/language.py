@@ -65,6 +65,20 @@ InstructVersion = Literal["v1", "v2", "v3", "v3-tekken", "v7", "v7-tekken"]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
+class Yarn:
+    """How rotary positions are stretched beyond the length of the first training (arXiv 2309.00071)."""
+
+    factor: Annotated[float, Field(ge=1)]
+    original_positions: Size
+    beta_fast: Annotated[float, Field(gt=0)]
+    """Pairs of channels that turn more often than this over the first length stay as they are."""
+    beta_slow: Annotated[float, Field(gt=0)]
+    """Those that turn less often than this slow down by the whole factor."""
+    attention_factor: Annotated[float, Field(gt=0)]
+    """By how much rotated queries and keys are longer than unrotated ones."""
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Architecture:
     """The shape of the model, by the names of Mistral's own reference code."""
 
@@ -79,14 +93,18 @@ class Architecture:
     rope_theta: Annotated[float, Field(gt=0)]
     norm_eps: Annotated[float, Field(ge=0)]
     sliding_window: Size | None
-    """How many tokens back a position attends to, None for all."""
+    """How many tokens back a position attends to, None for all; see `window_of` for layers that differ."""
     tied_embedding: bool
     """The output head is the embedding."""
     max_positions: Size
     """How many positions the rotary tables cover: no context is longer."""
-    n_experts: Annotated[int, Field(ge=0)] = 0
+    n_experts: Annotated[int, Field(ge=0)]
     """Feed-forward layers of a mixture; 0 for a dense model, whose every token passes the one there is."""
-    n_experts_per_token: Annotated[int, Field(ge=0)] = 0
+    n_experts_per_token: Annotated[int, Field(ge=0)]
+    full_attention_layers: tuple[Id, ...]
+    """Layers that attend to all, though there is a window."""
+    yarn: Yarn | None
+    """How rotary positions are stretched, None where they are not."""
 
     def __post_init__(self) -> None:
         """Refuse heads that cannot be shared out evenly, and mixtures that are none."""
@@ -98,6 +116,12 @@ class Architecture:
             raise ValueError(f"{self.n_experts_per_token} of {self.n_experts} experts cannot be chosen")
         if bool(self.n_experts) != (self.family == "mixtral"):
             raise ValueError(f"a {self.family} with {self.n_experts} experts is not known")
+        if any(layer >= self.n_layers for layer in self.full_attention_layers):
+            raise ValueError(f"full_attention_layers {self.full_attention_layers} of {self.n_layers} layers")
+
+    def window_of(self, layer: int) -> int | None:
+        """Return how many tokens back a layer attends to, None for all."""
+        return None if layer in self.full_attention_layers else self.sliding_window
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

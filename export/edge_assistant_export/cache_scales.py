@@ -17,6 +17,7 @@ import numpy as np
 
 from edge_assistant_export.mistral import CacheScales
 from edge_assistant_export.reference import Observer, hidden_states, rotate
+from edge_assistant_export.rotary import attention_factor, frequencies
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
@@ -43,12 +44,12 @@ class _Maxima(Observer):
         """Begin with zeros."""
         shape = (config.n_layers, config.n_kv_heads, config.head_dim)
         self._keys, self._values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        self._angles = _angles(config)
+        self._angles, self._stretch = _angles(config), np.float32(attention_factor(config))
 
     def keys_and_values(self, layer: int, keys: Float32, values: Float32) -> None:
         """Take in keys before rotation and values, [n, n_kv_heads, head_dim] each."""
         for angles in self._angles:
-            _raise_to(self._keys[layer], rotate(keys, angles[np.newaxis]))
+            _raise_to(self._keys[layer], rotate(keys, angles[np.newaxis]) * self._stretch)
         _raise_to(self._values[layer], values)
 
     def scales(self) -> CacheScales:
@@ -69,6 +70,5 @@ def _raise_to(maxima: Float32, numbers: Float32) -> None:
 
 def _angles(config: ModelConfig) -> Sequence[Float32]:
     """Return sets of angles [head_dim/2]: each pair spread over its way to the last position, half a turn at most."""
-    frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
-    farthest = np.minimum(frequencies * (config.max_positions - 1), np.pi)
+    farthest = np.minimum(frequencies(config) * (config.max_positions - 1), np.pi)
     return list(np.linspace(0, farthest, _TURNS).astype(np.float32))

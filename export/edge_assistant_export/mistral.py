@@ -52,13 +52,6 @@ class CacheScales(NamedTuple):
     values: Float32
 
 
-def rotary_tables(architecture: Architecture) -> tuple[Float32, Float32]:
-    """Return cos and sin of all angles, each [max_positions, head_dim / 2] (RoFormer, arXiv 2104.09864)."""
-    steps = np.arange(0, architecture.head_dim, 2, dtype=np.float64) / architecture.head_dim
-    angles = np.outer(np.arange(architecture.max_positions, dtype=np.float64), architecture.rope_theta**-steps)
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-
-
 def build_graph(
     architecture: Architecture,
     quantization: Quantization,
@@ -269,8 +262,8 @@ class _Mistral:
                 None,
                 None,
             ]
-        if architecture.sliding_window is not None:
-            attributes["local_window_size"] = architecture.sliding_window
+        if (window := architecture.window_of(number)) is not None:
+            attributes["local_window_size"] = window
         if self.cache_scales is not None:
             inputs += [None, None, None, *self._scales(number, self.cache_scales)]
             attributes |= {"kv_cache_bit_width": 8, "k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}

@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 
 from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
+from edge_assistant_export.rotary import attention_factor, frequencies
 from edge_assistant_export.safetensors_file import Float32
 
 Int64 = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -90,7 +91,7 @@ def hidden_states(
     bounds = np.cumsum([0, *(len(text) for text in texts)])
     places = [slice(start, stop) for start, stop in pairwise(bounds)]
     positions = np.concatenate([len(past) + np.arange(len(text)) for past, text in zip(pasts, texts, strict=True)])
-    rotation = rotary_angles(config, positions)
+    rotation, stretch = rotary_angles(config, positions), np.float32(attention_factor(config))
     hidden = _embed(checkpoint, np.concatenate(texts))
     for i in range(config.n_layers):
         at = f"layers.{i}"
@@ -101,10 +102,10 @@ def hidden_states(
             for name in ("q", "k", "v")
         )
         observer.keys_and_values(i, k, v)
-        q, k = rotate(q, rotation), rotate(k, rotation)
+        q, k = rotate(q, rotation) * stretch, rotate(k, rotation) * stretch
         attended = np.concatenate(
             [
-                attention(q[place], *past.extend(i, k[place], v[place]), config.sliding_window)
+                attention(q[place], *past.extend(i, k[place], v[place]), config.window_of(i))
                 for place, past in zip(places, pasts, strict=True)
             ]
         )
@@ -141,10 +142,9 @@ def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
 
 
 def rotary_angles(config: ModelConfig, positions: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Float32:
-    """Return by how much each pair of channels is turned at positions [n]: [n, head_dim/2] (arXiv 2104.09864)."""
-    frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
+    """Return by how much each pair of channels is turned at positions [n]: [n, head_dim/2]."""
     # In float64 and less than a turn, since float32 has too few digits for the angle of a late position.
-    turns: Float32 = (np.outer(positions, frequencies) % (2 * np.pi)).astype(np.float32)
+    turns: Float32 = (np.outer(positions, frequencies(config)) % (2 * np.pi)).astype(np.float32)
     return turns
 
 

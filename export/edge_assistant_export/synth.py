@@ -42,6 +42,10 @@ _MISTRAL_7B: Final = Architecture(
     sliding_window=None,
     tied_embedding=False,
     max_positions=32768,
+    n_experts=0,
+    n_experts_per_token=0,
+    full_attention_layers=(),
+    yarn=None,
 )
 _TINY: Final = replace(
     _MISTRAL_7B,
@@ -250,7 +254,8 @@ class _Pool:
 def _params(architecture: Architecture) -> dict[str, Any]:
     renamed = {"hidden_size": "dim", "ffn_size": "hidden_dim", "max_positions": "max_position_embeddings"}
     params = {renamed.get(name, name): value for name, value in asdict(architecture).items()}
-    del params["family"]
+    for ours in ("family", "full_attention_layers", "yarn"):
+        del params[ours]
     moe = {"num_experts": params.pop("n_experts"), "num_experts_per_tok": params.pop("n_experts_per_token")}
     params |= {"moe": moe} if architecture.n_experts else {}
     return params | {"tied_embeddings": params.pop("tied_embedding")}

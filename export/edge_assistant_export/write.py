@@ -39,11 +39,12 @@ from edge_assistant_export.cache_scales import cache_scales
 from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.compensate import Inputs, compensated
 from edge_assistant_export.graph import Place, serialize
-from edge_assistant_export.mistral import build_graph, rotary_tables
+from edge_assistant_export.mistral import build_graph
 from edge_assistant_export.neighbours import bundle_config, genai_config
 from edge_assistant_export.publish import check_output, partial_folder, publish, write_file, write_json
 from edge_assistant_export.quantize import Float32, Packed, Rounding, quantize
 from edge_assistant_export.reference import hidden_states
+from edge_assistant_export.rotary import rotary_tables
 from edge_assistant_export.weights import Matrix, Weights, plan_weights, read_rows
 
 if TYPE_CHECKING:

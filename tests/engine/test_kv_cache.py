@@ -23,6 +23,10 @@ def manifest(cache: str = "float32", **shape: int) -> Manifest:
         norm_eps=1e-5,
         sliding_window=None,
         tied_embedding=True,
+        n_experts=0,
+        n_experts_per_token=0,
+        full_attention_layers=(),
+        yarn=None,
         **sizes,
     )
     quantization = Quantization(4, 32, 4, 4, 4, "least_squares")

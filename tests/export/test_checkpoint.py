@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from edge_assistant.bundle import AssistantSpec
+from edge_assistant.bundle import AssistantSpec, Yarn
 from edge_assistant.errors import CheckpointError
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.safetensors_file import SafetensorsFile
@@ -188,6 +189,47 @@ def test_params_without_theta_have_that_of_their_time(tmp_path, window, theta):
     (path / "params.json").write_text(json.dumps(params))
     with Checkpoint.open(path) as checkpoint:
         assert checkpoint.config.rope_theta == theta
+
+
+def rewrite_params(path, **changes):
+    params = json.loads((path / "params.json").read_text()) | changes
+    (path / "params.json").write_text(json.dumps(params))
+
+
+@pytest.mark.parametrize("key", ["sliding_window", "_sliding_window"])
+def test_a_pattern_of_windows_is_repeated_over_the_layers(tmp_path, key):
+    path = synthesise("tiny", tmp_path / "tiny", layout="mistral", n_layers=6)
+    rewrite_params(path, **{"sliding_window": None, key: [None, 16, 16]})
+    with Checkpoint.open(path) as checkpoint:
+        config = checkpoint.config
+    assert config.full_attention_layers == (0, 3)
+    assert [config.window_of(layer) for layer in range(6)] == [None, 16, 16, None, 16, 16]
+
+
+def test_layers_are_of_the_types_that_the_configuration_names(folder):
+    reconfigure(folder, sliding_window=8, layer_types=["sliding_attention", "full_attention"], model_type="ministral")
+    with Checkpoint.open(folder) as checkpoint:
+        assert [checkpoint.config.window_of(layer) for layer in range(2)] == [8, None]
+
+
+def test_both_layouts_stretch_positions_alike(folder, tmp_path):
+    stretch = {"factor": 4.0, "original_max_position_embeddings": 64}
+    reconfigure(folder, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "beta_fast": 8.0, **stretch})
+    other = synthesise("tiny", tmp_path / "tiny", layout="mistral")
+    rewrite_params(other, yarn={"beta": 8.0, "alpha": 1.0, "apply_scale": True, **stretch})
+    with Checkpoint.open(folder) as one, Checkpoint.open(other) as two:
+        assert one.config.yarn == two.config.yarn == Yarn(4.0, 64, 8.0, 1.0, 0.1 * math.log(4) + 1)
+
+
+def test_positions_end_where_queries_would_be_scaled(folder, tmp_path):
+    stretch = {"factor": 4.0, "original_max_position_embeddings": 64}
+    reconfigure(folder, rope_parameters={"type": "yarn", "rope_theta": 1e4, "llama_4_scaling_beta": 0.1, **stretch})
+    other = synthesise("tiny", tmp_path / "tiny", layout="mistral")
+    scaling = {"beta": 0.1, "original_max_position_embeddings": 64}
+    rewrite_params(other, yarn=stretch, llama_4_scaling=scaling)
+    for path in (folder, other):
+        with Checkpoint.open(path) as checkpoint:
+            assert checkpoint.config.max_positions == 64
 
 
 # What lies beside the weights.

@@ -51,11 +51,12 @@ def edit_header(path, edit) -> None:
         ({"model_type": "qwen2_moe"}, "qwen2_moe"),
         ({"model_type": None}, "None"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "linear"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "yarn"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
+        ({"layer_types": ["full_attention", "linear_attention"]}, "linear_attention"),
         ({"hidden_act": "gelu"}, "gelu"),
         ({"attention_bias": True}, "attention_bias"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
-        ({"text_config": {"model_type": "ministral3"}}, "ministral3"),
+        ({"text_config": {"model_type": "mistral4"}}, "mistral4"),
     ],
 )
 def test_what_the_exporter_does_not_compute_is_refused(folder, changes, named):
@@ -70,11 +71,10 @@ def test_what_the_exporter_does_not_compute_is_refused(folder, changes, named):
     ("changes", "named"),
     [
         ({"lora": {"rank": 8}}, "lora"),
-        ({"yarn": {"factor": 4}}, "yarn"),
         ({"quantization": {"qformat_weight": "fp8_e4m3"}}, "quantization"),
         ({"model_type": "mamba"}, "mamba"),
         ({"activation": "gelu"}, "gelu"),
-        ({"sliding_window": [None, 8]}, "differs by layer"),
+        ({"sliding_window": [4, 8]}, "several sizes"),
     ],
 )
 def test_what_the_exporter_does_not_compute_is_refused_in_the_other_layout(tmp_path, changes, named):
@@ -82,6 +82,25 @@ def test_what_the_exporter_does_not_compute_is_refused_in_the_other_layout(tmp_p
     params = json.loads((path / "params.json").read_text()) | changes
     (path / "params.json").write_text(json.dumps(params))
     with pytest.raises(UnsupportedArchitectureError, match=named):
+        Checkpoint.open(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"sliding_window": [None, 8, 8]}, "sliding_window of 3 layers does not fill 2"),
+        ({"yarn": {"factor": 4}}, "original_max_position_embeddings must be a whole number"),
+        (
+            {"yarn": {"factor": 0.5, "original_max_position_embeddings": 64}},
+            "stretched so: factor: Input should",
+        ),
+    ],
+)
+def test_windows_and_positions_that_do_not_fit_are_named(tmp_path, changes, problem):
+    path = synthesise("tiny", tmp_path / "tiny", layout="mistral")
+    params = json.loads((path / "params.json").read_text()) | changes
+    (path / "params.json").write_text(json.dumps(params))
+    with pytest.raises(CheckpointError, match=problem):
         Checkpoint.open(path)
 
 

@@ -13,10 +13,10 @@ from safetensors.numpy import load_file, save_file
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, SamplingParams
 from edge_assistant_export.checkpoint import Checkpoint
-from edge_assistant_export.mistral import rotary_tables
 from edge_assistant_export.quantize import n_blocks, quantize
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.reference import forward
+from edge_assistant_export.rotary import rotary_tables
 from edge_assistant_export.weights import plan_weights
 
 CORNERS = {
@@ -159,10 +159,10 @@ def test_every_matrix_is_planned_once(bits, tiny_checkpoint):
     with Checkpoint.open(tiny_checkpoint()) as checkpoint:
         config = checkpoint.config
         weights = plan_weights(config, Recipe(bits=bits).quantization(config))
-        planned = [source for matrix in weights.matrices for source in matrix.sources]
+        planned = [name for matrix in weights.matrices for part in matrix.parts for name in part.names]
         assert len(planned) == len(set(planned)) == 2 + 7 * config.n_layers
         for matrix in weights.matrices:
-            assert matrix.n_rows == sum(checkpoint.shape(source)[0] for source in matrix.sources)
+            assert matrix.n_rows == sum(checkpoint.shape(name)[0] for part in matrix.parts for name in part.names)
             blocks = n_blocks(matrix.row_size, 32)
             expected = matrix.n_rows * (4 * matrix.row_size if bits == 32 else blocks * 32 * bits // 8)
             assert matrix.data.nbytes == expected

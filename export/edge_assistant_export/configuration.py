@@ -1,0 +1,206 @@
+"""The configuration of a checkpoint, in the words of either layout, as one `ModelConfig`.
+
+What the exporter does not compute (other architectures and activations, other ways to stretch rotary positions than
+YaRN, quantised weights, windows of several sizes) is refused here, by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import ValidationError
+
+from edge_assistant.bundle import Architecture as ModelConfig
+from edge_assistant.bundle import Yarn
+from edge_assistant.errors import CheckpointError, UnsupportedArchitectureError
+
+_MODEL_TYPES: Final = {"mistral", "mistral3", "mixtral", "ministral", "ministral3"}
+# Where transformers' other configurations do not agree with its MistralConfig.
+_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "mixtral": {
+        "rope_theta": 1_000_000.0,
+        "rms_norm_eps": 1e-5,
+        "sliding_window": None,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+    },
+    "ministral3": {"rms_norm_eps": 1e-5, "sliding_window": None, "head_dim": 128, "max_position_embeddings": 262_144},
+}
+
+
+def read_huggingface(path: Path, whole: Mapping[str, Any]) -> ModelConfig:
+    """Read config.json; keys that are absent have the defaults of transformers."""
+    config = {**whole, **whole.get("text_config", {})}
+    for model_type in (whole.get("model_type"), config.get("model_type")):
+        if model_type not in _MODEL_TYPES:
+            raise UnsupportedArchitectureError(path, f"model_type {model_type!r}")
+    mixture = config["model_type"] == "mixtral"
+    config = {**_DEFAULTS.get(config["model_type"], {}), **config}
+    _refuse(path, config, ("quantization_config", "attention_bias", "mlp_bias"))
+    if (activation := config.get("hidden_act", "silu")) != "silu":
+        raise UnsupportedArchitectureError(path, f"hidden_act {activation!r}")
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    max_positions = config.get("max_position_embeddings", 131_072)
+    n_heads, hidden_size = _number(path, config, "num_attention_heads"), _number(path, config, "hidden_size")
+    return _model_config(
+        path,
+        n_layers=_number(path, config, "num_hidden_layers"),
+        hidden_size=hidden_size,
+        n_heads=n_heads,
+        n_kv_heads=_number(path, config, "num_key_value_heads"),
+        head_dim=config.get("head_dim") or hidden_size // n_heads,
+        ffn_size=_number(path, config, "intermediate_size"),
+        vocab_size=_number(path, config, "vocab_size"),
+        rope_theta=rope.get("rope_theta") or config.get("rope_theta", 10_000.0),
+        norm_eps=config.get("rms_norm_eps", 1e-6),
+        sliding_window=config.get("sliding_window", 4096),
+        tied_embedding=whole.get("tie_word_embeddings", config.get("tie_word_embeddings", False)),
+        max_positions=_unscaled_positions(rope, "llama_4_scaling_beta", max_positions),
+        full_attention_layers=_full_layers(path, config),
+        yarn=_huggingface_yarn(path, rope),
+        n_experts=_number(path, config, "num_local_experts") if mixture else 0,
+        n_experts_per_token=_number(path, config, "num_experts_per_tok") if mixture else 0,
+    )
+
+
+def _full_layers(path: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the layers that attend to all where others have a window."""
+    kinds = config.get("layer_types") or []
+    if unknown := set(kinds) - {"full_attention", "sliding_attention"}:
+        raise UnsupportedArchitectureError(path, f"a layer of type {min(unknown)!r}")
+    return tuple(i for i, kind in enumerate(kinds) if kind == "full_attention")
+
+
+def _huggingface_yarn(path: Path, rope: Mapping[str, Any]) -> Yarn | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind != "yarn" or rope.get("truncate") is False:
+        raise UnsupportedArchitectureError(path, f"a rotary embedding of type {kind!r}")
+    factor = float(rope.get("factor", 1.0))
+    length, total = (_mscale(factor, rope.get(key)) for key in ("mscale", "mscale_all_dim"))
+    both = rope.get("mscale") and rope.get("mscale_all_dim")
+    return _yarn(
+        path,
+        factor=factor,
+        original_positions=_number(path, rope, "original_max_position_embeddings"),
+        beta_fast=float(rope.get("beta_fast") or 32.0),
+        beta_slow=float(rope.get("beta_slow") or 1.0),
+        attention_factor=float(rope.get("attention_factor") or (length / total if both else _mscale(factor, 1.0))),
+    )
+
+
+def _mscale(factor: float, weight: float | None) -> float:
+    """Return how much longer YaRN makes queries and keys: attention over more positions wants to be as sharp."""
+    return 1.0 if factor <= 1 else 0.1 * (weight or 1.0) * math.log(factor) + 1.0
+
+
+def _yarn(path: Path, **values: Any) -> Yarn:
+    try:
+        return Yarn(**values)
+    except ValidationError as error:
+        raise CheckpointError(path, f"its rotary positions cannot be stretched so: {_problems(error)}") from error
+
+
+def _unscaled_positions(scaling: Mapping[str, Any], key: str, max_positions: int) -> int:
+    """Return how far the positions go whose queries are not scaled.
+
+    Ministral 3 lengthens queries from the end of its first training on, by their position; the fused attention has no
+    such factor, so a bundle ends there.
+    """
+    return min(max_positions, scaling["original_max_position_embeddings"]) if scaling.get(key) else max_positions
+
+
+def read_mistral(path: Path, params: Mapping[str, Any]) -> ModelConfig:
+    """Read params.json, whose keys are those of mistral-inference's TransformerArgs.
+
+    It seldom says how long a context may be: 32,768 is what every model without that key was trained for.
+    """
+    _refuse(path, params, ("quantization", "q_lora_rank", "lora", "use_biases"))
+    if (model_type := params.get("model_type", "transformer")) != "transformer":
+        raise UnsupportedArchitectureError(path, f"model_type {model_type!r}")
+    if (activation := params.get("activation", "silu")) != "silu":
+        raise UnsupportedArchitectureError(path, f"activation {activation!r}")
+    n_layers = _number(path, params, "n_layers")
+    window, full_layers = _windows(path, params.get("sliding_window") or params.get("_sliding_window"), n_layers)
+    max_positions = params.get("max_position_embeddings") or params.get("max_seq_len") or 32_768
+    moe = params.get("moe") or {}
+    return _model_config(
+        path,
+        n_layers=n_layers,
+        hidden_size=_number(path, params, "dim"),
+        n_heads=_number(path, params, "n_heads"),
+        n_kv_heads=_number(path, params, "n_kv_heads"),
+        head_dim=_number(path, params, "head_dim"),
+        ffn_size=_number(path, params, "hidden_dim"),
+        vocab_size=_number(path, params, "vocab_size"),
+        # Mistral 7B v0.1, the one with a window, came before the key and before its later default.
+        rope_theta=params.get("rope_theta") or (1_000_000.0 if window is None else 10_000.0),
+        norm_eps=params.get("norm_eps", 1e-5),
+        sliding_window=window,
+        tied_embedding=params.get("tied_embeddings", False),
+        max_positions=_unscaled_positions(params.get("llama_4_scaling") or {}, "beta", max_positions),
+        full_attention_layers=full_layers,
+        yarn=_mistral_yarn(path, params.get("yarn") or {}),
+        n_experts=_number(path, moe, "num_experts") if moe else 0,
+        n_experts_per_token=_number(path, moe, "num_experts_per_tok") if moe else 0,
+    )
+
+
+def _windows(
+    path: Path, window: int | Sequence[int | None] | None, n_layers: int
+) -> tuple[int | None, tuple[int, ...]]:
+    """Return the window and the layers without one; a list is the pattern of some layers, repeated over all."""
+    if window is None or isinstance(window, int):
+        return window, ()
+    sizes = {size for size in window if size is not None}
+    if len(sizes) > 1:
+        raise UnsupportedArchitectureError(path, f"a sliding_window of several sizes, {window},")
+    if not window or n_layers % len(window):
+        raise CheckpointError(path, f"a sliding_window of {len(window)} layers does not fill {n_layers} of them")
+    if not sizes:
+        return None, ()
+    return sizes.pop(), tuple(i for i in range(n_layers) if window[i % len(window)] is None)
+
+
+def _mistral_yarn(path: Path, yarn: Mapping[str, Any]) -> Yarn | None:
+    if not yarn:
+        return None
+    factor = float(yarn.get("factor", 1.0))
+    return _yarn(
+        path,
+        factor=factor,
+        original_positions=_number(path, yarn, "original_max_position_embeddings"),
+        beta_fast=float(yarn.get("beta", 32.0)),
+        beta_slow=float(yarn.get("alpha", 1.0)),
+        attention_factor=_mscale(factor, 1.0) if yarn.get("apply_scale", True) else 1.0,
+    )
+
+
+def _refuse(path: Path, config: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    for key in keys:
+        if config.get(key):
+            raise UnsupportedArchitectureError(path, f"{key!r} in the configuration")
+
+
+def _number(path: Path, config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or value < 1:
+        raise CheckpointError(path, f"{key} must be a whole number above 0, and it is {value!r}")
+    return value
+
+
+def _model_config(path: Path, **values: Any) -> ModelConfig:
+    """Return the configuration; its own checks say what does not hold."""
+    try:
+        family: Literal["mistral", "mixtral"] = "mixtral" if values["n_experts"] else "mistral"
+        return ModelConfig(family=family, **{**values, "rope_theta": float(values["rope_theta"])})
+    except ValidationError as error:
+        raise CheckpointError(path, f"it describes no model: {_problems(error)}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'all'}: {one['msg']}" for one in error.errors())
