@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,8 +51,8 @@ class Location:
     """The commit, None for a folder that did not come from the hub."""
 
 
-def locate(path_or_hub_id: str | Path, revision: str | None = None) -> Location:
-    """Return the folder of a checkpoint, fetching it where it is a hub id.
+def locate(path_or_hub_id: str | Path, revision: str | None = None, also: Sequence[str] = ()) -> Location:
+    """Return the folder of a checkpoint, fetching it where it is a hub id; `also` are small files to fetch beside.
 
     A folder of the hub's cache (`models--organisation--model`, or one of its snapshots) is known by its name.
 
@@ -66,7 +67,7 @@ def locate(path_or_hub_id: str | Path, revision: str | None = None) -> Location:
         raise CheckpointError(path, "it is a file; name the folder that holds the checkpoint")
     if not _HUB_ID.fullmatch(name := str(path_or_hub_id)):
         raise CheckpointError(path, "there is no such folder, and it is no hub id (organisation/model) either")
-    folder = _fetch(name, revision)
+    folder = _fetch(name, revision, also)
     return Location(folder, name, folder.name)
 
 
@@ -101,10 +102,10 @@ def _read_ref(cache: Path, name: str) -> str | None:
     return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch(name: str, revision: str | None, also: Sequence[str]) -> Path:
     """Return the folder into which the hub's files were fetched; what is in the cache is not fetched again."""
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_SMALL_FILES, *also]))
         for layout in LAYOUTS:
             if (folder / layout.config_file).is_file():
                 snapshot_download(name, revision=folder.name, allow_patterns=_weights(folder, layout))
