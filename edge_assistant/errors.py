@@ -320,11 +320,11 @@ class OutputBusyError(ExportError, BlockingIOError):
 class OutputWriteError(ExportError, OSError):
     """The bundle could not be written; nothing of it is left under its name."""
 
-    def __init__(self, path: Path, needed: int, reason: OSError) -> None:
-        """`path` is the bundle's folder, `needed` its size in bytes."""
+    def __init__(self, path: Path, needed: int | None, reason: OSError) -> None:
+        """`path` is the bundle's folder, `needed` its size in bytes, None where that is not known beforehand."""
+        space = "" if needed is None else f"the bundle needs {needed / 1e9:.2f} GB of space; "
         super().__init__(
-            f"{path} could not be written ({reason.strerror or reason}): "
-            f"the bundle needs {needed / 1e9:.2f} GB of space; nothing is left under its name"
+            f"{path} could not be written ({reason.strerror or reason}): {space}nothing is left under its name"
         )
 
 

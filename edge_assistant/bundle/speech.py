@@ -26,7 +26,7 @@ greatest - 8, then (x + 4) / 4 (Radford et al. 2022, section 2.2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -113,6 +113,12 @@ class SpeechTokens:
     suppressed_first: tuple[Id, ...]
     """Not to be written right after the prompt."""
 
+    def all(self) -> Iterator[int]:
+        """Give every id there is."""
+        single = (self.start, self.transcribe, self.translate, self.no_timestamps, self.no_speech)
+        yield from (token for token in single if token is not None)
+        yield from (*self.ends, *self.languages.values(), *self.suppressed, *self.suppressed_first)
+
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class SpeechManifest(ManifestFile):
@@ -139,7 +145,9 @@ class SpeechManifest(ManifestFile):
     """`kl` (nats) and `top1_agreement` with the checkpoint, of the tokens that the checkpoint itself makes of noise."""
 
     def __post_init__(self) -> None:
-        """Refuse a spectrum without its filters."""
+        """Refuse ids outside the vocabulary, and a spectrum without its filters."""
+        if (greatest := max(self.tokens.all())) >= self.architecture.vocab_size:
+            raise ValueError(f"tokens: {greatest} is no id of {self.architecture.vocab_size} tokens")
         if self.files and self.audio.mel is not None and MEL_FILTERS_FILE not in self.files:
             raise ValueError(f"files: {MEL_FILTERS_FILE} is not listed")
 

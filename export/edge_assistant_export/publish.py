@@ -44,7 +44,7 @@ def partial_folder(out: Path) -> Iterator[Path]:
             raise OutputBusyError(out) from error
         try:
             for stale in folder.iterdir():
-                stale.unlink()
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -77,6 +77,12 @@ def write_file(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_file(path: Path) -> None:
+    """Make a file durable that another hand has written."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())
 
 

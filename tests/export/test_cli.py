@@ -133,6 +133,6 @@ def test_help_documents_the_exit_codes(capsys):
     assert run("--help") == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("model", "verify", "synth", "exit codes", "130"))
-    for command in ("model", "verify", "synth"):
+    for command in ("model", "verify", "synth", "speech", "embedding"):
         assert run(command, "--help") == 0
         assert "examples:" in capsys.readouterr().out
