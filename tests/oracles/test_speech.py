@@ -94,6 +94,12 @@ def checkpoint(request, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    """A checkpoint for what does not depend on the family."""
+    return make_whisper(tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module")
 def export_speech(tmp_path_factory):
     """Return a function that exports once for every choice."""
     made: dict[tuple[Path, int], SpeechBundle] = {}
@@ -249,10 +255,10 @@ def test_onnx_asr_writes_the_same(tmp_path):
 # What goes wrong.
 
 
-def test_weights_that_are_missing_are_not_made_up(checkpoint, tmp_path, capsys):
+def test_weights_that_are_missing_are_not_made_up(one, tmp_path, capsys):
     from safetensors.numpy import load_file, save_file
 
-    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    broken = shutil.copytree(one, tmp_path / "broken")
     tensors = load_file(broken / "model.safetensors")
     gone = min(name for name in tensors if "decoder.layers.1." in name)
     del tensors[gone]
@@ -263,8 +269,8 @@ def test_weights_that_are_missing_are_not_made_up(checkpoint, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 100])
-def test_weights_that_cannot_be_read_are_named(checkpoint, tmp_path, capsys, content):
-    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+def test_weights_that_cannot_be_read_are_named(one, tmp_path, capsys, content):
+    broken = shutil.copytree(one, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(content)
     assert main(["speech", str(broken), str(tmp_path / "out")]) == 1
     assert f"{broken}: its weights cannot be read" in capsys.readouterr().err
@@ -294,14 +300,14 @@ def export_in_a_child(checkpoint, out, **options) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("limit", [20_000, 200_000, 500_000])
-def test_a_disk_that_is_too_small_leaves_nothing(checkpoint, tmp_path, limit):
+def test_a_disk_that_is_too_small_leaves_nothing(one, tmp_path, limit):
     """The first limit stops torch, the others the quantiser and what follows."""
 
     def at_most():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    with export_in_a_child(checkpoint, tmp_path / "out", preexec_fn=at_most) as child:
+    with export_in_a_child(one, tmp_path / "out", preexec_fn=at_most) as child:
         _, errors = child.communicate(timeout=120)
     assert child.returncode == 1
     assert f"error: {tmp_path / 'out'} could not be written" in errors.splitlines()[-1]
@@ -309,8 +315,8 @@ def test_a_disk_that_is_too_small_leaves_nothing(checkpoint, tmp_path, limit):
 
 
 @pytest.mark.parametrize("stage", ["writing the graphs", "rounding", "merging", "comparing"])
-def test_ctrl_c_leaves_nothing(checkpoint, tmp_path, stage):
-    with export_in_a_child(checkpoint, tmp_path / "out") as child:
+def test_ctrl_c_leaves_nothing(one, tmp_path, stage):
+    with export_in_a_child(one, tmp_path / "out") as child:
         while stage not in (line := child.stderr.readline()):
             assert line, "it ended before"
         child.send_signal(signal.SIGINT)
@@ -320,24 +326,24 @@ def test_ctrl_c_leaves_nothing(checkpoint, tmp_path, stage):
     assert names_in(tmp_path) == []
 
 
-def test_what_a_killed_export_left_is_cleared_away(checkpoint, tmp_path):
-    with export_in_a_child(checkpoint, tmp_path / "out") as child:
+def test_what_a_killed_export_left_is_cleared_away(one, tmp_path):
+    with export_in_a_child(one, tmp_path / "out") as child:
         while "rounding" not in child.stderr.readline():
             assert child.poll() is None
         child.kill()
     assert names_in(tmp_path) == [".out.partial"]
-    assert main(["speech", str(checkpoint), str(tmp_path / "out")]) == 0
+    assert main(["speech", str(one), str(tmp_path / "out")]) == 0
     assert names_in(tmp_path) == ["out"]
     files = SpeechBundle.open(tmp_path / "out").manifest.files
     assert names_in(tmp_path / "out") == sorted([*files, "manifest.json"])
 
 
-def test_json_is_all_that_standard_output_holds(checkpoint, tmp_path, capsys):
-    assert main(["speech", str(checkpoint), str(tmp_path / "out"), "--json", "--name", "ears"]) == 0
+def test_json_is_all_that_standard_output_holds(one, tmp_path, capsys):
+    assert main(["speech", str(one), str(tmp_path / "out"), "--json", "--name", "ears"]) == 0
     printed = json.loads(capsys.readouterr().out)
     files = {file.name: file.stat().st_size for file in (tmp_path / "out").iterdir()}
     del files["manifest.json"]
     assert printed["files"] == files
     assert (printed["name"], printed["kind"], printed["bytes"]) == ("ears", "speech", sum(files.values()))
-    assert main(["speech", str(checkpoint), str(tmp_path / "out"), "--overwrite", "--bits", "32"]) == 0
+    assert main(["speech", str(one), str(tmp_path / "out"), "--overwrite", "--bits", "32"]) == 0
     assert SpeechBundle.open(tmp_path / "out").manifest.bits == 32
