@@ -9,6 +9,7 @@ and written for every layer.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import gguf
@@ -16,6 +17,9 @@ import numpy as np
 
 from edge_assistant.bundle import Architecture
 from edge_assistant_export.synth import SHAPES
+
+sys.path.insert(0, str(Path(__file__).parent))
+from gguf_file import begin, finish
 
 _TYPE = gguf.GGMLQuantizationType.Q4_0
 
@@ -44,21 +48,7 @@ def _random_quantised(rng: np.random.Generator, rows: int, columns: int) -> np.n
 def write(path: Path, shape: Architecture, layers: int) -> None:
     """Write the twin: weights Q4_0, norms float32, a vocabulary of placeholders (only ids are fed)."""
     rng = np.random.default_rng(0)
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(layers)
-    writer.add_context_length(shape.max_positions)
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_feed_forward_length(shape.ffn_size)
-    writer.add_head_count(shape.n_heads)
-    writer.add_head_count_kv(shape.n_kv_heads)
-    writer.add_rope_dimension_count(shape.head_dim)
-    writer.add_rope_freq_base(shape.rope_theta)
-    writer.add_layer_norm_rms_eps(shape.norm_eps)
-    writer.add_vocab_size(shape.vocab_size)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list([b"<unk>", b"<s>", b"</s>"] + [f"<{i}>".encode() for i in range(3, shape.vocab_size)])
-    writer.add_token_scores([0.0] * shape.vocab_size)
-    writer.add_token_types([gguf.TokenType.NORMAL] * shape.vocab_size)
+    writer = begin(path, shape, layers)
     vocabulary = _random_quantised(rng, shape.vocab_size, shape.hidden_size)
     norm = np.ones(shape.hidden_size, np.float32)
     writer.add_tensor("token_embd.weight", vocabulary, raw_dtype=_TYPE)
@@ -70,10 +60,7 @@ def write(path: Path, shape: Architecture, layers: int) -> None:
         writer.add_tensor(f"blk.{index}.ffn_norm.weight", norm)
         for name, packed in layer.items():
             writer.add_tensor(f"blk.{index}.{name}.weight", packed, raw_dtype=_TYPE)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@
     file          the one named, else $XDG_CONFIG_HOME/edge-assistant/config.toml, else /etc/edge-assistant/config.toml
     state         $STATE_DIRECTORY (systemd), else $XDG_STATE_HOME/edge-assistant
 
+A table [board] in the file describes the hardware it was written for: it is `device/boards.py`'s, and no setting.
 Settings never change once loaded. A key that does not exist, a value out of its range and a secret that others
 may read are errors that name the file or the variable, the key, and the mend. No secret stands in the file: it
 names a file that holds one.
@@ -195,6 +196,7 @@ class Settings(BaseSettings):
         if path is None:
             path = next((file for file in config_files() if file.is_file()), None)
         in_file = {} if path is None else _read_toml(path)
+        in_file.pop("board", None)
         _refuse_unknown(_dotted(in_file), str(path))
         for variable, key in _variables().items():
             _refuse_unknown([key], variable)

@@ -5,7 +5,9 @@
     │   ├── ConfigFileError                          a file that cannot be read, or is not TOML
     │   ├── UnknownKeyError                          a key that no setting has
     │   ├── InvalidValueError                        a value out of its type or range
-    │   └── SecretFileError                          a secret's file, missing or open to others
+    │   ├── SecretFileError                          a secret's file, missing or open to others
+    │   └── BoardFileError                           a board's description that cannot be read
+    ├── UnknownBoardError      (LookupError)         no board has the name asked for
     ├── ModelNotFoundError     (FileNotFoundError)   no bundle under the name or path asked for
     ├── BundleError            (ValueError)          a bundle that must not be loaded
     │   ├── BundleFileMissingError
@@ -41,12 +43,16 @@
     ├── DemoError                                    the demonstration did not come about
     └── ExportError            (ValueError)          the workstation's side
         ├── CheckpointError                          a checkpoint that is missing, truncated or misshapen
-        │   └── UnsupportedArchitectureError
+        │   ├── UnsupportedArchitectureError
+        │   └── AdapterError                         a LoRA adapter that is broken or of another model
+        │       └── UnsupportedAdapterError
         ├── HubAccessError     (PermissionError)
         ├── ExtraMissingError  (ImportError)         a command whose packages are not installed
         ├── RecipeError                              a choice that no kernel knows
+        ├── BoardTooSmallError (MemoryError)         a model and options that the board's memory cannot hold
         ├── OutputExistsError  (FileExistsError)     the bundle's folder is already there
         ├── OutputBusyError    (BlockingIOError)     another export writes the same bundle
+        ├── OutputSpaceError   (OSError)             the disk cannot take the bundle
         ├── OutputWriteError   (OSError)             the bundle could not be written
         └── VerificationError
 
@@ -101,6 +107,26 @@ class SecretFileError(ConfigError):
     def __init__(self, path: Path, problem: str) -> None:
         """`problem` says what is wrong and, where it can be mended, how."""
         super().__init__(f"{path}: {problem}")
+
+
+class BoardFileError(ConfigError):
+    """A board's description cannot be read, or does not describe one."""
+
+    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+        """`problems` name a key and what is wrong with it, one each."""
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        super().__init__(f"{path} does not describe a board; mend it, or take it anew from the distribution:{listed}")
+
+
+class UnknownBoardError(EdgeAssistantError, LookupError):
+    """No board has the name asked for."""
+
+    def __init__(self, name: str, nearest: str, boards: Sequence[str]) -> None:
+        """`nearest` is the name most like it, `boards` the names of all."""
+        super().__init__(
+            f"no board is called {name!r}; did you mean {nearest}? "
+            f"There are {', '.join(boards)}, each with its memory where it is sold with several: raspberry-pi-5-8gb"
+        )
 
 
 class ModelNotFoundError(EdgeAssistantError, FileNotFoundError):
@@ -270,6 +296,22 @@ class UnsupportedArchitectureError(CheckpointError):
         super().__init__(path, f"{found} is not supported. Supported are {supported}")
 
 
+class AdapterError(CheckpointError):
+    """A LoRA adapter that is missing, broken, or was trained on another model than the checkpoint."""
+
+
+class UnsupportedAdapterError(AdapterError):
+    """An adapter of a kind that is not merged here: a bundle of it would not be the model that was trained."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        """`path` is the file that says so, `found` what it says."""
+        super().__init__(
+            path,
+            f"{found} is not supported; plain LoRA is. "
+            f"Merge the adapter with PEFT (merge_and_unload), save the model, and export that without --adapter",
+        )
+
+
 class HubAccessError(ExportError, PermissionError):
     """The hub does not give the checkpoint."""
 
@@ -298,6 +340,19 @@ class RecipeError(ExportError):
         super().__init__(f"{option} cannot be {value}: the nearest that can is {nearest}{others}")
 
 
+class BoardTooSmallError(ExportError, MemoryError):
+    """A model and options that the board's memory cannot hold: paging them in would take seconds a token."""
+
+    def __init__(self, board: str, needed: int, tokens: int, usable: int, mends: Sequence[str]) -> None:
+        """`needed` is the least in bytes, with a context of `tokens`; `usable` what is left beside the system."""
+        listed = "".join(f"\n  {mend}" for mend in mends)
+        super().__init__(
+            f"{board} is too small: the model needs {needed / 1e9:.2f} GB with a context of {tokens} tokens, and "
+            f"{usable / 1e9:.2f} GB are left beside the system"
+            + (f". What would fit:{listed}" if mends else ", and no board that is known has more")
+        )
+
+
 class OutputExistsError(ExportError, FileExistsError):
     """Something already lies where the bundle is to go."""
 
@@ -315,6 +370,17 @@ class OutputBusyError(ExportError, BlockingIOError):
     def __init__(self, path: Path) -> None:
         """`path` is the bundle's folder."""
         super().__init__(f"{path} is being written by another export: wait for it, or name another folder")
+
+
+class OutputSpaceError(ExportError, OSError):
+    """The disk cannot take the bundle; found out before anything is read."""
+
+    def __init__(self, path: Path, needed: int, free: int) -> None:
+        """`path` is the bundle's folder; both sizes are in bytes."""
+        super().__init__(
+            f"{path} needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free there: "
+            f"make room, or name a folder on another disk"
+        )
 
 
 class OutputWriteError(ExportError, OSError):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edge_assistant.bundle import (
     FORMAT_VERSION,
+    AdapterSource,
     Architecture,
     AssistantSpec,
     AudioSpec,
@@ -24,6 +25,7 @@ from edge_assistant.bundle import (
     FileEntry,
     Manifest,
     MelSpec,
+    Origin,
     Quantization,
     Source,
     SpeechArchitecture,
@@ -73,12 +75,12 @@ MANIFEST = Manifest(
     name="seven",
     created_by="a test",
     architecture=MISTRAL_7B,
-    quantization=Quantization(4, 32, 4, 4, 4, "least_squares"),
+    quantization=Quantization(4, 32, False, 4, 4, 4, "least_squares"),
     cache=CacheSpec("float32"),
     instruct="v3",
     special_ids={"<s>": 1, "</s>": 2},
     licence="Apache-2.0",
-    source=Source("mistralai/Mistral-7B-v0.3", "mistral", "abc"),
+    source=Source("mistralai/Mistral-7B-v0.3", "mistral", "abc", None),
     assistant=AssistantSpec("You are at home.", "learnt"),
     files={},
     quality={"kl": 0.01},
@@ -125,8 +127,9 @@ def touch(path: Path) -> None:
     )
     | st.just({"family": "mixtral", "n_experts": 8, "n_experts_per_token": 2}),
     assistant=st.none() | st.builds(AssistantSpec, st.text(max_size=20), st.sampled_from(["learnt", "listed"])),
+    adapter=st.sampled_from([None, AdapterSource("lora", None, 64 * "a", 16, 32.0, 2.0, None)]),
 )
-def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, changes, assistant):
+def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, changes, assistant, adapter):
     manifest = replace(
         MANIFEST,
         name=name,
@@ -135,6 +138,7 @@ def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, ch
         quality=quality,
         special_ids=special_ids,
         assistant=assistant,
+        source=replace(MANIFEST.source, adapter=adapter),
         architecture=replace(MISTRAL_7B, **changes),
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
@@ -146,6 +150,8 @@ def test_every_key_is_required_and_no_other_is_taken():
         if section in (raw["special_ids"], raw["quality"], raw["files"]):
             continue
         for key in list(section):
+            if key == "adapter":
+                continue
             value = section.pop(key)
             with pytest.raises(BundleManifestError, match=f"{key}: Field required"):
                 Manifest.from_json(json.dumps(raw))
@@ -310,7 +316,7 @@ SPEECH = SpeechManifest(
     audio=AudioSpec(16000, 1, MelSpec(80, 400, 160, 3000)),
     tokens=SpeechTokens(50258, (50257,), {"en": 50259}, 50359, 50358, 50363, 50362, (1, 2), (220,)),
     licence="MIT",
-    source=Source("openai/whisper-tiny", "huggingface", "abc"),
+    source=Origin("openai/whisper-tiny", "abc"),
     files={},
     quality={"kl": 0.01},
 )
@@ -329,7 +335,7 @@ EMBEDDING = EmbeddingManifest(
     query_prompt="query: ",
     passage_prompt="",
     licence=None,
-    source=Source("BAAI/bge-small-en-v1.5", "huggingface", None),
+    source=Origin("BAAI/bge-small-en-v1.5", None),
     files={},
     quality={"min_cosine": 0.99},
 )

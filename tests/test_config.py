@@ -131,8 +131,16 @@ def test_a_mistake_in_the_environment_names_the_variable(
 
 @pytest.mark.parametrize("file", sorted(BOARDS.glob("*.toml")), ids=lambda file: file.stem)
 def test_a_board_s_file_holds_every_section(file: Path) -> None:
-    assert set(tomllib.loads(file.read_text(encoding="utf-8"))) >= {"model", "engine", "assistant", "mqtt"}
+    assert set(tomllib.loads(file.read_text(encoding="utf-8"))) >= {"board", "model", "engine", "assistant", "mqtt"}
     assert Settings.load(file).source == file
+
+
+def test_the_table_of_the_hardware_is_no_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "c.toml", '[board]\ntitle = "x"\n[engine]\nthreads = 2\n')
+    assert Settings.load(file).engine.threads == 2
+    monkeypatch.setenv("EDGE_ASSISTANT_BOARD__TITLE", "x")
+    with pytest.raises(UnknownKeyError, match=r"no setting board\.title"):
+        Settings.load(file)
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:

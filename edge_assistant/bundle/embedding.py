@@ -29,8 +29,8 @@ from edge_assistant.bundle.folder import (
     Id,
     Kind,
     ManifestFile,
+    Origin,
     Size,
-    Source,
 )
 
 Pooling = Literal["mean", "cls"]
@@ -72,7 +72,7 @@ class EmbeddingManifest(ManifestFile):
     query_prompt: str
     passage_prompt: str
     licence: str | None
-    source: Source
+    source: Origin
     files: Mapping[FileName, FileEntry]
     """Every file but the manifest itself, by its name in the folder."""
     quality: Mapping[str, float]

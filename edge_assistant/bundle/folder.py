@@ -34,6 +34,7 @@ TOKENIZER_FILE = "tokenizer.json"
 STRICT = ConfigDict(extra="forbid", strict=True)
 Size = Annotated[int, Field(gt=0)]
 Id = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 Kind = Literal["language", "speech", "embedding"]
@@ -41,11 +42,11 @@ Kind = Literal["language", "speech", "embedding"]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
-class Source:
-    """The checkpoint the bundle was made from."""
+class Origin:
+    """The checkpoint, as transformers saves it, that the bundle was made from."""
 
     name: str
-    layout: Literal["huggingface", "mistral"]
+    """`organisation/model` where it came from the hub, else the folder's own name."""
     revision: str | None
 
 
@@ -54,7 +55,7 @@ class FileEntry:
     """What a file must be."""
 
     bytes: Id
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Sha256
 
     @classmethod
     def of(cls, path: Path) -> Self:

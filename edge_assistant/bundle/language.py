@@ -29,8 +29,8 @@ from edge_assistant.bundle.folder import (
     Id,
     Kind,
     ManifestFile,
+    Sha256,
     Size,
-    Source,
 )
 
 WEIGHTS_FILE = "model.onnx.data"
@@ -131,6 +131,8 @@ class Quantization:
     bits: Literal[4, 8, 32]
     block_size: Size | None
     """Weights to a scale, None for float32 weights."""
+    zero_points: bool
+    """Whether each block has a zero point of its own."""
     lm_head_bits: Literal[4, 8, 32]
     embedding_bits: Literal[4, 8, 32]
     accuracy_level: Annotated[int, Field(ge=0, le=4)]
@@ -149,6 +151,10 @@ class CacheSpec:
         """Bytes of one number."""
         return 4 if self.type == "float32" else 1
 
+    def bytes_per_token(self, architecture: Architecture) -> int:
+        """Return what one position costs: keys and values of every layer."""
+        return 2 * architecture.n_layers * architecture.n_kv_heads * architecture.head_dim * self.item_bytes
+
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class AssistantSpec:
@@ -156,6 +162,33 @@ class AssistantSpec:
 
     system: str
     tools: Literal["learnt", "listed"]
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class AdapterSource:
+    """The LoRA adapter that was merged into the checkpoint before its weights were quantised."""
+
+    name: str
+    revision: str | None
+    sha256: Sha256
+    """Of the file of its weights."""
+    rank: Size
+    """As its configuration says for all matrices, which it may say otherwise for some; the next two alike."""
+    alpha: float
+    scaling: float
+    """What its product is multiplied by: alpha / rank, or alpha / sqrt(rank)."""
+    base_model: str | None
+    """The model it was trained on, as it says itself."""
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Source:
+    """The checkpoint the bundle was made from."""
+
+    name: str
+    layout: Literal["huggingface", "mistral"]
+    revision: str | None
+    adapter: AdapterSource | None
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -192,9 +225,7 @@ class Manifest(ManifestFile):
 
 def cache_bytes_per_token(manifest: Manifest) -> int:
     """Return what one position costs in the cache: keys and values of every layer."""
-    architecture = manifest.architecture
-    numbers = 2 * architecture.n_layers * architecture.n_kv_heads * architecture.head_dim
-    return numbers * manifest.cache.item_bytes
+    return manifest.cache.bytes_per_token(manifest.architecture)
 
 
 class Bundle(Folder[Manifest]):

@@ -41,8 +41,8 @@ from edge_assistant.bundle.folder import (
     Id,
     Kind,
     ManifestFile,
+    Origin,
     Size,
-    Source,
 )
 
 ENCODER_FILE = "encoder_model.onnx"
@@ -138,7 +138,7 @@ class SpeechManifest(ManifestFile):
     audio: AudioSpec
     tokens: SpeechTokens
     licence: str | None
-    source: Source
+    source: Origin
     files: Mapping[FileName, FileEntry]
     """Every file but the manifest itself, by its name in the folder."""
     quality: Mapping[str, float]

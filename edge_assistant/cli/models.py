@@ -55,7 +55,7 @@ def inspect(args: Namespace) -> int:
         "kind": manifest.KIND,
         "path": path,
         "made by": manifest.created_by,
-        "from": f"{manifest.source.name} ({manifest.source.layout})",
+        "from": manifest.source.name,
         "licence": manifest.licence or "not stated",
         **_facts(manifest, settings.engine.kv_cache_bytes),
         "size": f"{_bundle_bytes(manifest) / _MB:.1f} MB",
@@ -72,6 +72,7 @@ def _facts(manifest: AnyManifest, budget: int) -> dict[str, str]:
         shape, stored, per_token = manifest.architecture, manifest.quantization, cache_bytes_per_token(manifest)
         context = f"{min(budget // per_token, shape.max_positions)} of {shape.max_positions} tokens in {budget} bytes"
         return {
+            "layout": manifest.source.layout,
             "layers": f"{shape.n_layers} of {shape.hidden_size}, {shape.n_heads} heads over {shape.n_kv_heads}",
             "vocabulary": f"{shape.vocab_size} tokens, instruct format {manifest.instruct or 'none'}",
             "weights": f"{stored.bits} bit in blocks of {stored.block_size}, head {stored.lm_head_bits} bit",

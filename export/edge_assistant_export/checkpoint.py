@@ -8,6 +8,8 @@
 Opening reads headers only, and checks there that every tensor the configuration calls for is in the files, with the
 right shape and a type that can be read, and that no tensor is left over that the model would miss. Weights are
 [out, in]; q and k have their rows in Hugging Face's order, in which (j, j + head_dim/2) of a head rotate together.
+
+With an adapter, every tensor is given as the adapter makes it: whoever reads a checkpoint reads the tuned model.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from pydantic import TypeAdapter, ValidationError
 from edge_assistant.bundle import Architecture as ModelConfig
 from edge_assistant.bundle import AssistantSpec, InstructVersion
 from edge_assistant.errors import CheckpointError
-from edge_assistant_export.hub import Location, locate, read_index
+from edge_assistant_export.adapter import Adapter
+from edge_assistant_export.hub import ADAPTER_CONFIG, Location, locate, locate_adapter, read_index
 from edge_assistant_export.layouts import LAYOUTS, Layout, LayoutName, expected_shapes
 from edge_assistant_export.safetensors_file import Float32, SafetensorsFile
 from edge_assistant_export.small_files import read_json, read_licence
@@ -52,8 +55,10 @@ _TEXT_PREFIX: Final = "language_model."
 class Checkpoint:
     """An open checkpoint; threads may read from it at the same time."""
 
-    def __init__(self, location: Location, layout: Layout) -> None:
-        """Read the configuration and the headers; see `open`."""
+    def __init__(
+        self, location: Location, layout: Layout, adapter: Location | None = None, *, weights: bool = True
+    ) -> None:
+        """Read the configuration and, with the weights, their headers; see `open`."""
         self.folder = location.folder
         self.source_name = location.name
         self.revision = location.revision
@@ -61,23 +66,39 @@ class Checkpoint:
         config_path = self.folder / layout.config_file
         self.config: ModelConfig = layout.read_config(config_path, read_json(config_path))
         self._files: dict[str, SafetensorsFile] = {}
+        self.adapter: Adapter | None = None
         try:
-            self._stored = self._find_tensors()
+            self._stored = self._find_tensors() if weights else {}
+            if adapter is not None:
+                self.adapter = Adapter(adapter, self.config)
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def open(cls, path_or_hub_id: str | Path, revision: str | None = None) -> Self:
+    def open(
+        cls,
+        path_or_hub_id: str | Path,
+        revision: str | None = None,
+        adapter: str | Path | None = None,
+        adapter_revision: str | None = None,
+        *,
+        weights: bool = True,
+    ) -> Self:
         """Open a folder or fetch a hub id (`organisation/model`), at a revision where it is one of the hub's.
+
+        `adapter` is a LoRA adapter to be merged into the weights, a folder or a hub id too. Without the weights they
+        are neither fetched nor looked at: what is known of the model is there, no tensor is.
 
         Raises:
             HubAccessError: The hub does not give it.
             UnsupportedArchitectureError: It is a model that the exporter does not know.
+            AdapterError: The adapter is broken, of a kind that is not merged, or was trained on another model.
             CheckpointError: A file or tensor is missing, truncated, of a wrong shape or of a type that cannot be read.
         """
-        location = locate(path_or_hub_id, revision)
-        return cls(location, _find_layout(location.folder))
+        tuned = None if adapter is None else locate_adapter(adapter, adapter_revision)
+        location = locate(path_or_hub_id, revision, weights=weights)
+        return cls(location, _find_layout(location.folder, weights=weights), tuned, weights=weights)
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +112,14 @@ class Checkpoint:
         """Close the files; a second time does nothing."""
         for file in self._files.values():
             file.close()
+        if self.adapter is not None:
+            self.adapter.close()
+
+    @property
+    def marks(self) -> list[tuple[str, int, int]]:
+        """Name, size in bytes and time of change of every file of weights: what tells that nothing has changed."""
+        files = sorted({file.path for file, _ in self._stored.values()})
+        return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
     @property
     def layout(self) -> LayoutName:
@@ -107,7 +136,13 @@ class Checkpoint:
 
         Raises:
             CheckpointError: The file has changed since it was opened.
+            AdapterError: The adapter holds numbers that are not finite.
         """
+        weight = self._read(name, rows)
+        return weight if self.adapter is None else self.adapter.merge(name, weight, rows)
+
+    def _read(self, name: str, rows: slice | None) -> Float32:
+        """Return rows as the checkpoint's files have them, q and k in Hugging Face's order."""
         file, stored = self._stored[name]
         if not (self._layout.interleaved_rotary and name.endswith((".q", ".k"))):
             return file.read(stored, rows)
@@ -233,13 +268,16 @@ class Checkpoint:
         return self._files[path.name]
 
 
-def _find_layout(folder: Path) -> Layout:
+def _find_layout(folder: Path, *, weights: bool) -> Layout:
     """Return the first layout of which both configuration and weights are there; the error says what is missing."""
     configured = [layout for layout in LAYOUTS if (folder / layout.config_file).is_file()]
     for layout in configured:
-        if (folder / layout.index_file).is_file() or any(folder.glob(layout.weights)):
+        if not weights or (folder / layout.index_file).is_file() or any(folder.glob(layout.weights)):
             return layout
     if not configured:
+        if (folder / ADAPTER_CONFIG).is_file():
+            mend = "name the checkpoint it was trained on, and this folder with --adapter"
+            raise CheckpointError(folder, f"it is an adapter, not a checkpoint: {mend}")
         files = " nor ".join(layout.config_file for layout in LAYOUTS)
         raise CheckpointError(folder, f"it is no checkpoint: there is neither {files}")
     wanted = " or ".join(layout.weights for layout in configured)

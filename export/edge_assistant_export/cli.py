@@ -15,23 +15,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
-from edge_assistant.errors import EdgeAssistantError, ExtraMissingError, RecipeError
+from edge_assistant.errors import EdgeAssistantError, ExtraMissingError, RecipeError, UnknownBoardError
 from edge_assistant_export import __version__
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from edge_assistant.bundle import AnyManifest, EmbeddingManifest, Manifest, SpeechManifest
+    from edge_assistant.device.boards import Target
+    from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.estimate import Estimate
     from edge_assistant_export.recipe import Recipe
+    from edge_assistant_export.target import Given
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _EPILOG = """\
 examples:
-  edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128
+  edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --for pi5-8gb
   edge-assistant-export verify models/mistral-7b --reference mistralai/Mistral-7B-Instruct-v0.3
   edge-assistant-export synth --shape mistral-7b --layers 4 /tmp/small
   edge-assistant-export speech openai/whisper-base models/whisper-base
@@ -46,13 +49,21 @@ examples:
   edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128 --cache int8
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --calibration some-text.txt
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
+  edge-assistant-export model mistralai/Mixtral-8x7B-Instruct-v0.1 models/mixtral --block-size 128 --dry-run
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --for pi5-8gb --sequence-length 8192
+  edge-assistant-export model mistralai/Mistral-7B-v0.3 models/tuned --adapter ~/my-lora
 
-A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all.
+--for chooses what is not given so that the bundle fits the board, says why, and refuses what cannot fit. `boards` lists
+them. A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was
+killed or interrupted goes on where it was when the same command is run again. An adapter is a folder with
+adapter_config.json and adapter_model.safetensors, as PEFT saves a plain LoRA; it is merged into the weights before they
+are rounded, and calibration reads the merged model. Name the checkpoint that the adapter was trained on.
 """
 _VERIFY = """\
 examples:
   edge-assistant-export verify models/mistral-7b --reference mistralai/Mistral-7B-Instruct-v0.3 --text some.txt
   edge-assistant-export verify /tmp/home-mini --reference models/home-mini/checkpoint --record
+  edge-assistant-export verify models/tuned --reference mistralai/Mistral-7B-v0.3 --adapter ~/my-lora
 
 The last line is one JSON object: mean KL divergence (nats), share of positions with the same likeliest token, and
 perplexity of the bundle and of the checkpoint in float32. With --text the checkpoint is read once, layer by layer;
@@ -82,6 +93,15 @@ checkpoint: the mean and the least cosine between their vectors of a few sentenc
 """
 
 
+_BOARDS = """\
+examples:
+  edge-assistant-export boards
+  edge-assistant-export boards --json
+
+A name takes the size of the board's memory after a hyphen: pi5-8gb. Without it the smallest is meant.
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; return the exit code that `--help` documents."""
     parser = build_parser()
@@ -96,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except (EdgeAssistantError, OSError) as error:
         print(f"edge-assistant-export: error: {error}", file=sys.stderr)
-        return USAGE if isinstance(error, RecipeError) else FAILED
+        return USAGE if isinstance(error, (RecipeError, UnknownBoardError)) else FAILED
     return OK
 
 
@@ -114,6 +134,7 @@ def build_parser() -> ArgumentParser:
     _add_model(commands)
     _add_verify(commands)
     _add_synth(commands)
+    _add_boards(commands)
     _add_speech(commands)
     _add_embedding(commands)
     return parser
@@ -139,23 +160,28 @@ def _add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the id of a model on the hub")
     parser.add_argument("out", type=Path, metavar="OUT", help="the bundle's folder, which must not exist yet")
     add = parser.add_argument
-    add("--bits", type=int, default=4, metavar="4|8|32", help="bits of a weight (default: 4); 32 keeps float32")
+    add("--for", dest="target", metavar="BOARD", help="choose what fits a board, such as pi5-8gb or orin-nano-8gb")
+    add("--bits", type=int, metavar="4|8|32", help="bits of a weight (default: 4); 32 keeps float32")
     add(
         "--block-size",
         type=int,
-        default=32,
         metavar="32|64|128",
         help="weights that share a scale (default: 32): 32 is the most exact, 128 the smallest and fastest",
     )
     add("--lm-head-bits", type=int, metavar="4|8", help="bits of the output head (default: as --bits)")
     add(
         "--method",
-        default="least-squares",
         metavar="least-squares|maximum|gptq",
         help="how weights are rounded (default: least-squares); gptq is the most exact and reads a calibration text",
     )
-    add("--accuracy-level", type=int, default=4, metavar="0|4", help="4 computes in int8 (default), 0 in float32")
-    add("--cache", default="float", metavar="float|int8", help="the key/value cache (default: float, that is float32)")
+    add(
+        "--zero-points",
+        action="store_const",
+        const=True,
+        help="give each block a zero point: nearer to the checkpoint, for 4 more bits a block",
+    )
+    add("--accuracy-level", type=int, metavar="0|4", help="4 computes in int8 (default), 0 in float32")
+    add("--cache", metavar="float|int8", help="the key/value cache (default: float, that is float32)")
     add(
         "--calibration",
         type=Path,
@@ -172,9 +198,26 @@ def _add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("--instruct", metavar="VERSION", help="format of a chat: v1, v2, v3, v3-tekken, v7, v7-tekken")
     add("--name", help="what the bundle calls itself (default: as its folder)")
     add("--licence", help="the licence of the weights (default: what the checkpoint says)")
-    add("--revision", help="branch, tag or commit on the hub")
+    _add_source_options(parser)
     add("--overwrite", action="store_true", help="replace a bundle that is already there")
+    add("--dry-run", action="store_true", help="say what would be made and needed; fetch and write no weights")
     add("--json", action="store_true", help="print one JSON object on standard output, all else on standard error")
+
+
+def _add_source_options(parser: ArgumentParser) -> None:
+    """Add what says, beside its name, which checkpoint is read."""
+    add = parser.add_argument
+    add("--revision", help="branch, tag or commit of the checkpoint on the hub")
+    add("--adapter", metavar="PATH", help="a LoRA adapter to merge into the weights: a folder, or an id on the hub")
+    add("--adapter-revision", metavar="REVISION", help="branch, tag or commit of the adapter on the hub")
+
+
+def _open(path_or_hub_id: str, args: Namespace, *, weights: bool = True) -> Checkpoint:
+    from edge_assistant_export.checkpoint import Checkpoint
+
+    if args.adapter_revision and args.adapter is None:
+        args.parser.error("--adapter-revision says nothing without --adapter")
+    return Checkpoint.open(path_or_hub_id, args.revision, args.adapter, args.adapter_revision, weights=weights)
 
 
 def _add_verify(commands: _SubParsersAction[ArgumentParser]) -> None:
@@ -182,7 +225,7 @@ def _add_verify(commands: _SubParsersAction[ArgumentParser]) -> None:
     add = parser.add_argument
     add("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
     add("--reference", required=True, metavar="CHECKPOINT", help="a folder, or the id of a model on the hub")
-    add("--revision", help="branch, tag or commit on the hub")
+    _add_source_options(parser)
     add("--text", type=Path, metavar="FILE", help="what to read (default: text that the checkpoint samples)")
     add("--tokens", type=int, default=2048, metavar="N", help="how much of it to read (default: 2048)")
     add("--record", action="store_true", help="write what was measured into the bundle's manifest")
@@ -194,6 +237,11 @@ def _add_synth(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("--shape", required=True, metavar="NAME", help="one of mistral-7b, mistral-small, mixtral-8x7b, ...")
     add("--layers", type=int, metavar="N", help="fewer layers than the shape has")
     add("out", type=Path, metavar="OUT", help="the checkpoint's folder, which must not exist yet")
+
+
+def _add_boards(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _add(commands, "boards", _boards, "list the boards that a model can be made for", _BOARDS)
+    parser.add_argument("--json", action="store_true", help="print all that is known of them, one JSON array")
 
 
 def _add_speech(commands: _SubParsersAction[ArgumentParser]) -> None:
@@ -234,45 +282,65 @@ def _refuse(parser: ArgumentParser, unknown: Sequence[str]) -> NoReturn:
     parser.error(f"{unknown[0]} is no option of this command{hint}")
 
 
-def _recipe(args: Namespace) -> Recipe:
-    from edge_assistant_export.recipe import Recipe
+def _given(args: Namespace) -> Given:
+    """Return what was said of the recipe; the rest is the recipe's own default, or the board's choice."""
+    from edge_assistant_export.target import Given
 
-    return Recipe(
-        name=args.name,
-        bits=args.bits,
-        block_size=args.block_size,
-        lm_head_bits=args.lm_head_bits,
-        method=args.method.replace("-", "_"),
-        accuracy_level=args.accuracy_level,
-        cache=args.cache,
-        calibration=args.calibration,
-        sequence_length=args.sequence_length,
-        instruct=args.instruct,
-        licence=args.licence,
-    )
+    said = {option: getattr(args, option) for option in Given.__annotations__}
+    if said["method"] is not None:
+        said["method"] = said["method"].replace("-", "_")
+    return cast("Given", {option: value for option, value in said.items() if value is not None})
 
 
 def _model(args: Namespace) -> None:
-    from edge_assistant_export.checkpoint import Checkpoint
+    from edge_assistant.device.boards import target as find_target
+    from edge_assistant.device.boards import targets
     from edge_assistant_export.estimate import estimate
-    from edge_assistant_export.publish import check_output
-    from edge_assistant_export.write import BUNDLE_FILES, describe, export
+    from edge_assistant_export.explain import explain
+    from edge_assistant_export.publish import check_output, check_space
+    from edge_assistant_export.recipe import Recipe
+    from edge_assistant_export.target import check, choose
+    from edge_assistant_export.write import BUNDLE_FILES, describe
 
-    recipe = _recipe(args)
+    given = _given(args)
+    reasons: tuple[str, ...] = ()
+    target = None if args.target is None else find_target(args.target)
+    recipe = Recipe(**given) if target is None else check(given)
     check_output(args.out, BUNDLE_FILES, overwrite=args.overwrite)
     report = sys.stderr if args.json else sys.stdout
-    with Checkpoint.open(args.checkpoint, revision=args.revision) as checkpoint:
+    with _open(args.checkpoint, args, weights=not args.dry_run) as checkpoint:
+        if target is not None:
+            choice = choose(checkpoint.config, target, given, targets())
+            recipe, reasons = choice.recipe, explain(checkpoint.config, target, given, choice)
         planned = describe(checkpoint, recipe, args.out.absolute().name)
         needs = estimate(planned)
-        print(_plan_text(planned, needs), file=report, flush=True)
-        started = time.perf_counter()
+        check_space(args.out, needs.bundle)
+        print(_plan_text(planned, needs), *(f"  - {reason}" for reason in reasons), sep="\n", file=report, flush=True)
+        made: dict[str, object] = {"dry_run": True}
+        said = "Nothing was written."
+        if not args.dry_run:
+            made, said = _exported(args, checkpoint, recipe)
+    print(said, file=report)
+    if args.json:
+        chosen = {"target": None if target is None else target.name, "reasons": reasons}
+        print(json.dumps(_needs_json(args.out, planned, needs) | made | chosen))
+
+
+def _exported(args: Namespace, checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, object], str]:
+    """Export, and return what was made, as JSON and as text."""
+    from edge_assistant_export.write import export
+
+    started = time.perf_counter()
+    try:
         with _progress() as show:
             manifest = export(checkpoint, recipe, args.out, show, overwrite=args.overwrite)
-        seconds = time.perf_counter() - started
-    print(_summary_text(args.out, manifest, seconds), file=report)
-    if args.json:
-        needed = {"memory_bytes": needs.memory, "cache_bytes_per_token": needs.cache_per_token}
-        print(json.dumps({**_summary_json(args.out, manifest, seconds), **needed}))
+    except KeyboardInterrupt:
+        print("What is finished is kept: the same command goes on with it.", file=sys.stderr)
+        raise
+    seconds = time.perf_counter() - started
+    files = {name: entry.bytes for name, entry in manifest.files.items()}
+    made: dict[str, object] = {"seconds": round(seconds, 3), "bytes": sum(files.values()), "files": files}
+    return made, _summary_text(args.out, manifest, seconds)
 
 
 @contextmanager
@@ -299,13 +367,21 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
     architecture, how = manifest.architecture, manifest.quantization
     block = f" in blocks of {how.block_size}" if how.block_size else ""
     context = min(architecture.max_positions, 2048)
+    experts = (
+        f", {architecture.n_experts_per_token} of {architecture.n_experts} experts" if architecture.n_experts else ""
+    )
+    adapter = manifest.source.adapter
+    base = f", trained on {adapter.base_model}" if adapter and adapter.base_model else ""
+    tuned = f"with the adapter {adapter.name}: rank {adapter.rank}{base}\n" if adapter else ""
+    licence = manifest.licence or "not stated by the checkpoint; name it with --licence"
     return (
         f"{manifest.source.name} ({manifest.source.layout} layout): {architecture.n_layers} layers, "
-        f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}\n"
+        f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}{experts}\n{tuned}"
         f"{how.bits} bits a weight{block}, lm_head {how.lm_head_bits}, {manifest.cache.type} cache, "
         f"up to {architecture.max_positions} tokens\n"
         f"The bundle will take {_size(needs.bundle)}. A board needs {_size(needs.memory)} of memory for it, and "
-        f"{_size(needs.cache_per_token)} a token of context ({context} tokens: {_size(needs.memory_with(context))})."
+        f"{_size(needs.cache_per_token)} a token of context ({context} tokens: {_size(needs.memory_with(context))}).\n"
+        f"Licence of the weights: {licence}"
     )
 
 
@@ -318,13 +394,14 @@ def _summary_text(out: Path, manifest: AnyManifest, seconds: float) -> str:
     return f"{out} is ready after {seconds:.1f} s ({rate:.0f} MB/s written)\n{table}"
 
 
-def _summary_json(out: Path, manifest: AnyManifest, seconds: float) -> dict[str, object]:
+def _needs_json(out: Path, manifest: Manifest, needs: Estimate) -> dict[str, object]:
     return {
         "bundle": str(out),
         "name": manifest.name,
-        "seconds": round(seconds, 3),
-        "bytes": sum(entry.bytes for entry in manifest.files.values()),
-        "files": {name: entry.bytes for name, entry in manifest.files.items()},
+        "licence": manifest.licence,
+        "bytes": needs.bundle,
+        "memory_bytes": needs.memory,
+        "cache_bytes_per_token": needs.cache_per_token,
     }
 
 
@@ -340,11 +417,10 @@ def _verify(args: Namespace) -> None:
     from dataclasses import asdict
     from functools import partial
 
-    from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.verify import record, verify
 
     text = None if args.text is None else args.text.read_text(encoding="utf-8")
-    with Checkpoint.open(args.reference, revision=args.revision) as checkpoint, _progress() as show:
+    with _open(args.reference, args) as checkpoint, _progress() as show:
         result = verify(args.bundle, checkpoint, text, args.tokens, partial(show, "sampling"))
     if args.record:
         record(args.bundle, result)
@@ -366,6 +442,27 @@ def _synth(args: Namespace) -> None:
         nearest = get_close_matches(args.shape, SHAPES, n=1, cutoff=0)[0]
         raise RecipeError("shape", args.shape, nearest, tuple(SHAPES))
     print(synthesise(args.shape, args.out, n_layers=args.layers))
+
+
+def _boards(args: Namespace) -> None:
+    from edge_assistant.device.boards import targets
+
+    if args.json:
+        print(json.dumps([_board_json(one) for one in targets()]))
+        return
+    print(f"{'BOARD':<28}{'ALSO':<18}{'FOR A MODEL':>12}{'BANDWIDTH':>13}  PROCESSOR")
+    for one in targets():
+        board, variant = one.board, one.variant
+        cpu = f"{variant.cores} x {board.cpu}{'' if board.has_dot_products else ', no dot products'}"
+        also = f"{board.aliases[0]}-{variant.size}"
+        bandwidth = f"{variant.peak_bandwidth / 1e9:.1f} GB/s"
+        print(f"{one.name:<28}{also:<18}{_size(one.usable_bytes):>12}{bandwidth:>13}  {cpu}")
+
+
+def _board_json(target: Target) -> dict[str, object]:
+    board = target.board.model_dump(mode="json", exclude={"variants"})
+    known = {"name": target.name, "title": target.title, "usable_bytes": target.usable_bytes}
+    return known | target.variant.model_dump() | {"board": board}
 
 
 def _speech(args: Namespace) -> None:
@@ -428,5 +525,7 @@ def _print_result(args: Namespace, manifest: SpeechManifest | EmbeddingManifest,
     for name, value in manifest.quality.items():
         print(f"  {name:<26}{value:>10.4g}", file=report)
     if args.json:
-        result = _summary_json(args.out, manifest, seconds)
-        print(json.dumps({**result, "kind": manifest.kind, "quality": manifest.quality}))
+        files = {name: entry.bytes for name, entry in manifest.files.items()}
+        made = {"seconds": round(seconds, 3), "bytes": sum(files.values()), "files": files}
+        said = {"kind": manifest.kind, "licence": manifest.licence, "quality": manifest.quality}
+        print(json.dumps({"bundle": str(args.out), "name": manifest.name, **said, **made}))

@@ -8,7 +8,8 @@ that they can. With H^-1 = U^T U and U upper triangular:
     q = round(w[:, j])                    error = (w[:, j] - q) / U[j, j]
     w[:, j+1:] -= error * U[j, j+1:]
 
-The scale of a block is found when its first column is reached, by least squares on the weights as they are by then.
+The scale of a block, and its zero point where it has one, are found when its first column is reached, by least squares
+on the weights as they are by then.
 H is damped: a text of some thousand tokens has not seen everything.
 """
 
@@ -26,7 +27,9 @@ from edge_assistant_export.quantize import (
     least_squares_scales,
     n_blocks,
     pack,
+    pack_zero_points,
     round_to_bf16,
+    zero_point_grid,
 )
 from edge_assistant_export.reference import Observer
 
@@ -74,27 +77,47 @@ def error_factor(products: Float32) -> Float32:
     return factor
 
 
-def compensated(weight: Float32, factor: Float32, bits: int, block_size: int) -> Packed:
+def compensated(weight: Float32, factor: Float32, bits: int, block_size: int, *, zero_points: bool = False) -> Packed:
     """Quantise a matrix [n_rows, row_size] to 4 or 8 bits a weight; `factor` is that of its inputs.
 
     Rows do not depend on each other: any part of the rows may be given alone.
     """
     n_rows, row_size = weight.shape
-    blocks, half = n_blocks(row_size, block_size), 2 ** (bits - 1)
+    blocks, top = n_blocks(row_size, block_size), 2**bits - 1
     left = np.zeros((blocks * block_size, n_rows), np.float32)
     left[:row_size] = weight.T
-    integers = np.zeros_like(left)
-    scales = np.empty((blocks, n_rows), np.float32)
+    stored = np.zeros_like(left)
+    scales, zeros = (np.empty((blocks, n_rows), np.float32) for _ in range(2))
     for block in range(blocks):
         start, stop = block * block_size, min((block + 1) * block_size, row_size)
-        scales[block] = round_to_bf16(least_squares_scales(left[start : start + block_size], bits))
-        inverse = inverse_of(scales[block])
+        scale, zero = _grid(left[start : start + block_size], factor, start, bits, zero_points=zero_points)
+        inverse = inverse_of(scale)
         errors = np.empty((stop - start, n_rows), np.float32)
         for at in range(start, stop):
-            column = np.clip(np.rint(left[at] * inverse), -half, half - 1)
-            error = (left[at] - column * scales[block]) / factor[at, at]
+            column = np.clip(np.rint(left[at] * inverse), -zero, top - zero)
+            error = (left[at] - column * scale) / factor[at, at]
             left[at + 1 : stop] -= factor[at, at + 1 : stop, np.newaxis] * error
-            integers[at], errors[at - start] = column, error
+            stored[at], errors[at - start] = column + zero, error
+        stored[stop : start + block_size] = zero
+        scales[block], zeros[block] = scale, zero
         left[stop:row_size] -= factor[start:stop, stop:].T @ errors
-    in_blocks = integers.reshape(blocks, block_size, n_rows).transpose(1, 2, 0).reshape(block_size, -1)
-    return Packed(pack(in_blocks, bits).reshape(n_rows, blocks, -1), np.ascontiguousarray(scales.T))
+    in_blocks = stored.reshape(blocks, block_size, n_rows).transpose(1, 2, 0).reshape(block_size, -1)
+    return Packed(
+        pack(in_blocks, bits).reshape(n_rows, blocks, -1),
+        np.ascontiguousarray(scales.T),
+        pack_zero_points(zeros.T, bits) if zero_points else None,
+    )
+
+
+def _grid(columns: Float32, factor: Float32, start: int, bits: int, *, zero_points: bool) -> tuple[Float32, Float32]:
+    """Return scales and zero points [n_rows] of a block [block_size, n_rows] whose first column is `start`.
+
+    What an error in a column costs, once those behind it have taken up what they can, is 1 / U[j, j]^2.
+    """
+    if not zero_points:
+        scales = round_to_bf16(least_squares_scales(columns, bits))
+        return scales, np.full(len(scales), 2 ** (bits - 1), np.float32)
+    costs = np.zeros(len(columns), np.float32)
+    of_block = np.diagonal(factor)[start : start + len(columns)] ** -2
+    costs[: len(of_block)] = of_block / of_block.max()
+    return zero_point_grid(columns, bits, costs)

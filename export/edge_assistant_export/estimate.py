@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from edge_assistant.bundle import Manifest, cache_bytes_per_token
-from edge_assistant_export.weights import Matrix, plan_weights
+from edge_assistant_export.weights import ExpertMatrices, Matrix, Weights, plan_weights
 
 if TYPE_CHECKING:
-    from edge_assistant.bundle import Architecture
+    from collections.abc import Sequence
+
+    from edge_assistant.bundle import Architecture, CacheSpec, Manifest, Quantization
 
 # Python, numpy, onnxruntime and the assistant around them; with a model of 0.3 MB an engine alone holds 82 MiB.
 _RUNTIME_BYTES: Final = 120 << 20
 # Tokens of a prompt that are read at once, and the buffers as wide as the feed-forward layer that live together then.
 _PREFILL_TOKENS: Final = 256
 _WIDE_BUFFERS: Final = 5
+# MatMulNBits' accuracy level that multiplies in int8.
+_INT8_LEVEL: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes."""
+    """Bytes, but for `parameters`."""
 
     bundle: int
     """Of the folder on the disk."""
@@ -28,6 +32,10 @@ class Estimate:
     """Of the board's process without its cache."""
     cache_per_token: int
     """Of the cache, for every token of context."""
+    read_per_token: int
+    """Of weights, which every token that is written reads: what the memory's bandwidth is divided by."""
+    parameters: int
+    """How many weights those are: all but an embedding of its own."""
 
     def memory_with(self, tokens: int) -> int:
         """Of the board's process whose cache holds so many tokens."""
@@ -35,24 +43,52 @@ class Estimate:
 
 
 def estimate(manifest: Manifest) -> Estimate:
-    """Return what the bundle that the manifest describes will need.
+    """Return what the bundle that the manifest describes will need."""
+    return estimate_of(manifest.architecture, manifest.quantization, manifest.cache)
+
+
+@lru_cache(maxsize=64)  # a refusal asks the same for every board
+def estimate_of(architecture: Architecture, quantization: Quantization, cache: CacheSpec) -> Estimate:
+    """Return what a bundle of this shape will need.
 
     onnxruntime packs quantised matrices anew when it loads them: it adds a sum to every scale (x86; ARM needs no more).
     An embedding of its own is only read where a token asks for it, and stays in the file.
     """
-    weights = plan_weights(manifest.architecture, manifest.quantization)
+    weights = plan_weights(architecture, quantization)
     embedding = () if weights.lm_head is weights.embedding else (weights.embedding,)
-    packed = sum(_packed_bytes(matrix) for matrix in weights.matrices if matrix not in embedding)
+    used = [matrix for matrix in weights.matrices if matrix not in embedding]
+    packed = sum(_packed_bytes(matrix) for matrix in used)
     return Estimate(
         bundle=weights.file.size,
-        memory=packed + _RUNTIME_BYTES + _activation_bytes(manifest.architecture),
-        cache_per_token=cache_bytes_per_token(manifest),
+        memory=packed + _scratch_bytes(used, quantization) + fixed_bytes(architecture),
+        cache_per_token=cache.bytes_per_token(architecture),
+        read_per_token=sum(_stored_bytes(matrix) for matrix in used) - _idle_bytes(weights, architecture),
+        parameters=sum(matrix.n_rows * matrix.row_size for matrix in used),
     )
+
+
+def _stored_bytes(matrix: Matrix) -> int:
+    return matrix.data.nbytes + (matrix.scales.nbytes if matrix.scales else 0)
+
+
+def _idle_bytes(weights: Weights, architecture: Architecture) -> int:
+    """Return the bytes of the experts that no router picked for a token."""
+    idle = architecture.n_experts - architecture.n_experts_per_token
+    mixtures = (layer.feed_forward for layer in weights.layers if isinstance(layer.feed_forward, ExpertMatrices))
+    return sum((_stored_bytes(one.fc1) + _stored_bytes(one.fc2)) * idle // architecture.n_experts for one in mixtures)
 
 
 def _packed_bytes(matrix: Matrix) -> int:
     return matrix.data.nbytes + (2 * matrix.scales.nbytes if matrix.scales else 0)
 
 
-def _activation_bytes(architecture: Architecture) -> int:
-    return _PREFILL_TOKENS * _WIDE_BUFFERS * 4 * architecture.ffn_size
+def _scratch_bytes(matrices: Sequence[Matrix], quantization: Quantization) -> int:
+    """Return the size of the largest matrix that is made float32 before a product, as 8 bits below level 4 are."""
+    if quantization.accuracy_level == _INT8_LEVEL:
+        return 0
+    return max((4 * matrix.n_rows * matrix.row_size for matrix in matrices if matrix.bits == 8), default=0)
+
+
+def fixed_bytes(architecture: Architecture) -> int:
+    """Return what the board's process takes beside weights and cache: a model with fewer layers needs it as well."""
+    return _RUNTIME_BYTES + _PREFILL_TOKENS * _WIDE_BUFFERS * 4 * architecture.ffn_size

@@ -1,14 +1,18 @@
-"""Finds a checkpoint's folder: one on this machine, one of the hub's cache, or one fetched from the hub.
+"""Finds the folder of a checkpoint or of an adapter: on this machine, in the hub's cache, or fetched from the hub.
 
-A repository of Mistral's often holds the same weights in both layouts; only one of them is fetched.
+A repository of Mistral's often holds the same weights in both layouts; only one of them is fetched. Of an adapter's
+repository only the adapter is.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +24,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from tqdm import tqdm
 
 from edge_assistant.errors import CheckpointError, HubAccessError
 from edge_assistant_export.layouts import LAYOUTS, Layout
@@ -36,13 +41,16 @@ _SMALL_FILES: Final = [
     "assistant.json",
     "README.md",
 ]
+ADAPTER_CONFIG: Final = "adapter_config.json"
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _CACHE_FOLDER: Final = re.compile(r"models--(?P<organisation>[\w.-]+)--(?P<model>[\w.-]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A checkpoint's folder, and what is known of where it came from."""
+    """A folder, and what is known of where it came from."""
 
     folder: Path
     name: str
@@ -51,8 +59,12 @@ class Location:
     """The commit, None for a folder that did not come from the hub."""
 
 
-def locate(path_or_hub_id: str | Path, revision: str | None = None, also: Sequence[str] = ()) -> Location:
-    """Return the folder of a checkpoint, fetching it where it is a hub id; `also` are small files to fetch beside.
+def locate(
+    path_or_hub_id: str | Path, revision: str | None = None, *, weights: bool = True, also: Sequence[str] = ()
+) -> Location:
+    """Return the folder of a checkpoint, fetching it where it is a hub id, with its weights or without.
+
+    `also` are patterns of small files to fetch beside those of a language model.
 
     A folder of the hub's cache (`models--organisation--model`, or one of its snapshots) is known by its name.
 
@@ -60,14 +72,26 @@ def locate(path_or_hub_id: str | Path, revision: str | None = None, also: Sequen
         CheckpointError: It is neither a folder nor looks like a hub id, or a plain folder was given with a revision.
         HubAccessError: The hub does not give it.
     """
+    return _locate(path_or_hub_id, revision, "checkpoint", partial(_fetch_checkpoint, weights=weights, also=also))
+
+
+def locate_adapter(path_or_hub_id: str | Path, revision: str | None = None) -> Location:
+    """Return the folder of an adapter, found or fetched as that of a checkpoint is; see `locate`."""
+    return _locate(path_or_hub_id, revision, "adapter", _fetch_adapter)
+
+
+def _locate(
+    path_or_hub_id: str | Path, revision: str | None, what: str, fetch: Callable[[str, str | None], Path]
+) -> Location:
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return _locate_folder(path, revision)
     if path.exists():
-        raise CheckpointError(path, "it is a file; name the folder that holds the checkpoint")
+        raise CheckpointError(path, f"it is a file; name the folder that holds the {what}")
     if not _HUB_ID.fullmatch(name := str(path_or_hub_id)):
         raise CheckpointError(path, "there is no such folder, and it is no hub id (organisation/model) either")
-    folder = _fetch(name, revision, also)
+    with _explained(name, revision):
+        folder = fetch(name, revision)
     return Location(folder, name, folder.name)
 
 
@@ -102,15 +126,30 @@ def _read_ref(cache: Path, name: str) -> str | None:
     return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
 
 
-def _fetch(name: str, revision: str | None, also: Sequence[str]) -> Path:
+def _fetch_checkpoint(name: str, revision: str | None, *, weights: bool, also: Sequence[str]) -> Path:
     """Return the folder into which the hub's files were fetched; what is in the cache is not fetched again."""
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_SMALL_FILES, *also]))
+    for layout in LAYOUTS:
+        if weights and (folder / layout.config_file).is_file():
+            had = _blobs(folder)
+            snapshot_download(name, revision=folder.name, allow_patterns=_weights(folder, layout))
+            _check_hashes(name, _blobs(folder) - had)
+            if any(folder.glob(layout.weights)):
+                break
+    return folder
+
+
+def _fetch_adapter(name: str, revision: str | None) -> Path:
+    return Path(snapshot_download(name, revision=revision, allow_patterns=[ADAPTER_CONFIG, ADAPTER_WEIGHTS]))
+
+
+@contextmanager
+def _explained(name: str, revision: str | None) -> Iterator[None]:
+    """Say of what the hub answers what it means and how to go on."""
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_SMALL_FILES, *also]))
-        for layout in LAYOUTS:
-            if (folder / layout.config_file).is_file():
-                snapshot_download(name, revision=folder.name, allow_patterns=_weights(folder, layout))
-                if any(folder.glob(layout.weights)):
-                    break
+        yield
+    except HubAccessError:
+        raise
     except GatedRepoError as error:
         mend = f"Accept its licence at https://huggingface.co/{name}, then log in with `hf auth login`"
         raise HubAccessError(name, "it is gated", mend) from error
@@ -126,7 +165,27 @@ def _fetch(name: str, revision: str | None, also: Sequence[str]) -> Path:
     except (OSError, HTTPError) as error:
         mend = "What has arrived is kept: run the same command again"
         raise HubAccessError(name, f"the download broke off ({error})", mend) from error
-    return folder
+
+
+def _blobs(folder: Path) -> set[Path]:
+    """Return the files of a cached repository by content; those of weights are named by their SHA-256."""
+    return {blob for blob in folder.parents[1].glob("blobs/*") if _SHA256.fullmatch(blob.name)}
+
+
+def _check_hashes(name: str, fetched: set[Path]) -> None:
+    """Hash what has just arrived, and remove what is not what the hub has.
+
+    Raises:
+        HubAccessError
+    """
+    for blob in tqdm(sorted(fetched), "checking", disable=None if fetched else True, leave=False):
+        with blob.open("rb") as file:
+            broken = hashlib.file_digest(file, "sha256").hexdigest() != blob.name
+        if broken:
+            blob.unlink()
+            raise HubAccessError(
+                name, "a file arrived broken and was removed", "Run the same command again: only that file is fetched"
+            )
 
 
 def _weights(folder: Path, layout: Layout) -> list[str]:

@@ -12,8 +12,8 @@ Choices, each measured (onnxruntime 1.31, CPU):
   keys and values into the cache that it was given: no copy of it.
 - SkipSimplifiedLayerNormalization adds a layer's output to the residual stream while it normalises the sum.
 - Only the positions whose logits are asked for pass through the last layer's products and lm_head.
-- An embedding that is tied to lm_head lies once in the file: both read the same bytes. It is gathered as
-  [vocab, blocks, block] and flattened afterwards, because a Reshape of the weight would be folded into a copy.
+- An embedding that is tied to lm_head lies once in the file: both read the same bytes, each by a name and shape of its
+  own, because a Reshape of the weight would be folded into a copy.
 """
 
 from __future__ import annotations
@@ -170,22 +170,18 @@ class _Mistral:
         graph, matrix = self.graph, self.weights.embedding
         if matrix.scales is None:
             return graph.node("Gather", [graph.weight(matrix.data), ids], "embedding_out", axis=0)
-        rows = graph.node(
+        flat = (matrix.n_rows, matrix.data.nbytes // matrix.n_rows)
+        inputs = [graph.weight(matrix.data, shape=flat, suffix=".rows"), ids, *map(graph.weight, matrix.places[1:])]
+        hidden = graph.node(
             "GatherBlockQuantized",
-            [
-                graph.weight(matrix.data),
-                ids,
-                graph.weight(matrix.scales, shape=(*matrix.scales.shape, 1), suffix=".gathered"),
-            ],
-            "embedding_blocks",
+            inputs,
+            "embedding_out",
             domain=MICROSOFT,
             bits=matrix.bits,
             block_size=matrix.block_size,
             gather_axis=0,
-            quantize_axis=2,
+            quantize_axis=1,
         )
-        flat = graph.constant("shape_of_rows", np.array([0, 0, -1], np.int64))
-        hidden = graph.node("Reshape", [rows, flat], "embedding_out")
         if matrix.row_size % matrix.block_size:
             hidden = self._slice(hidden, self._index(0), matrix.row_size, axis=2, name="embedding_cut")
         return hidden
@@ -227,7 +223,7 @@ class _Mistral:
             return graph.node("FusedMatMul", [value, graph.weight(matrix.data)], name, domain=MICROSOFT, transB=1)
         return graph.node(
             "MatMulNBits",
-            [value, graph.weight(matrix.data), graph.weight(matrix.scales)],
+            [value, *map(graph.weight, matrix.places)],
             name,
             domain=MICROSOFT,
             N=matrix.n_rows,

@@ -50,7 +50,7 @@ def mixture(
         return graph.node("MoE", inputs, f"{at}experts_out", domain=MICROSOFT, **attributes)
     return graph.node(
         "QMoE",
-        [normed, logits, *fc1, None, *fc2],
+        [normed, logits, *fc1[:2], None, *fc2[:2], *_zero_points(fc1, fc2)],
         f"{at}experts_out",
         domain=MICROSOFT,
         expert_weight_bits=matrices.fc1.bits,
@@ -61,7 +61,12 @@ def mixture(
 
 
 def _stacked(graph: GraphWriter, matrix: Matrix) -> list[ir.Value]:
-    """Return a matrix of experts as the op takes it: weights [n_experts, out, bytes of a row], and scales."""
+    """Return a matrix of experts as the op takes it, [n_experts, out, ...]: weights, scales, zero points."""
     each = (matrix.n_experts, matrix.n_rows // matrix.n_experts)
-    places = [matrix.data] if matrix.scales is None else [matrix.data, matrix.scales]
-    return [graph.weight(place, shape=(*each, int(np.prod(place.shape[1:])))) for place in places]
+    return [graph.weight(place, shape=(*each, int(np.prod(place.shape[1:])))) for place in matrix.places]
+
+
+def _zero_points(fc1: list[ir.Value], fc2: list[ir.Value]) -> list[ir.Value | None]:
+    """Return the inputs that follow on the scales: four of other forms of the op, then zero points if there are any."""
+    zeros = [*fc1[2:], *fc2[2:]]
+    return [None, None, None, None, *zeros] if zeros else []

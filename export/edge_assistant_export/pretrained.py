@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from tokenizers import Tokenizer, normalizers
 
-from edge_assistant.bundle import TOKENIZER_FILE, Source
+from edge_assistant.bundle import TOKENIZER_FILE, Origin
 from edge_assistant.errors import CheckpointError, UnsupportedArchitectureError
 from edge_assistant_export.hub import locate
 from edge_assistant_export.small_files import read_json, read_licence
@@ -25,7 +25,7 @@ class Pretrained:
     """A folder with config.json, model*.safetensors and tokenizer.json."""
 
     folder: Path
-    source: Source
+    source: Origin
     config: Mapping[str, Any]
 
     @classmethod
@@ -39,7 +39,7 @@ class Pretrained:
             UnsupportedArchitectureError: It is of another family.
             CheckpointError: A file is missing or cannot be read.
         """
-        location = locate(path_or_hub_id, revision, also)
+        location = locate(path_or_hub_id, revision, also=also)
         folder = location.folder
         if not (folder / "config.json").is_file():
             raise CheckpointError(folder, "it is no checkpoint: there is no config.json")
@@ -53,7 +53,7 @@ class Pretrained:
         if not (folder / TOKENIZER_FILE).is_file():
             mend = "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers writes one"
             raise CheckpointError(folder, f"it has no tokenizer ({TOKENIZER_FILE}); {mend}")
-        return cls(folder, Source(location.name, "huggingface", location.revision), config)
+        return cls(folder, Origin(location.name, location.revision), config)
 
     @property
     def family(self) -> Any:

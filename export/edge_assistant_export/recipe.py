@@ -39,6 +39,8 @@ class Recipe:
     """Bits of lm_head (and of an embedding tied to it); None: `bits`."""
     method: Method = "least_squares"
     """How weights become integers: by the scales of `quantize.py`, or by `compensate.py` with calibration."""
+    zero_points: bool = False
+    """Whether each block has a zero point of its own, found by least squares: nearer, for `bits` more bits a block."""
     accuracy_level: Literal[0, 4] = 4
     """4 multiplies in int8, 0 in float32: onnxruntime's own scale."""
     cache: CacheType = "float"
@@ -60,6 +62,8 @@ class Recipe:
         check_choice("accuracy_level", self.accuracy_level, (0, 4))
         check_choice("cache", self.cache, get_args(CacheType))
         check_choice("instruct", self.instruct, (None, *get_args(InstructVersion)))
+        if self.zero_points and self.method == "maximum":
+            raise RecipeError("zero_points", "true", "false", ("false, as method is maximum",))
         if self.sequence_length is not None and self.sequence_length < 1:
             raise RecipeError("sequence_length", self.sequence_length, 1)
         if self.bits == 32 and self.lm_head_bits is not None:
@@ -83,6 +87,7 @@ class Recipe:
         return Quantization(
             bits=self.bits,
             block_size=None if self.bits == 32 else self.block_size,
+            zero_points=self.zero_points and self.bits != 32,
             lm_head_bits=head_bits,
             embedding_bits=head_bits if architecture.tied_embedding else self.bits,
             accuracy_level=0 if self.bits == 32 else self.accuracy_level,

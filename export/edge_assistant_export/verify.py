@@ -58,23 +58,24 @@ def verify(
     tokens: int = 2048,
     progress: Progress | None = None,
 ) -> Verification:
-    """Compare a bundle with the checkpoint it was made from.
+    """Compare a bundle with the checkpoint it was made from, opened with the adapter that was merged into it, if any.
 
     Both read texts of `tokens` in all: those of `text`, which blank lines part, or what the checkpoint samples itself,
     for which it is read once a token. `progress` is told of the sampling.
 
     Raises:
         BundleError: The bundle is broken.
-        VerificationError: It is of another architecture, or there is too little text.
+        VerificationError: It is of another architecture or another adapter, or there is too little text.
     """
     bundle = Bundle.open(bundle_path)
     _check_architecture(bundle, checkpoint)
+    _check_adapter(bundle, checkpoint)
     longest = min(_LONGEST, bundle.manifest.architecture.max_positions)
     if text is None:
         texts = sample(checkpoint, -(-tokens // _SAMPLED), min(_SAMPLED, longest), progress=progress)
     else:
         begin = bundle.manifest.special_ids.get("<s>")
-        texts = _cut(text, Tokenizer(bundle.tokenizer_path), begin, longest, tokens)
+        texts = texts_of(text, Tokenizer(bundle.tokenizer_path), begin, longest, tokens)
     texts = [ids for ids in texts if len(ids) > 1]
     if not texts:
         raise VerificationError(bundle_path, "there is too little text: no token of it has one that follows")
@@ -86,7 +87,21 @@ def compare(bundle: Bundle, texts: Sequence[Sequence[int]], expected: Iterable[F
     longest = max(len(ids) for ids in texts)
     settings = EngineSettings(kv_cache_bytes=longest * cache_bytes_per_token(bundle.manifest))
     with Engine.load(bundle, settings) as engine:
-        return _summary(_distances(ids, logits, engine.score(ids)) for ids, logits in zip(texts, expected, strict=True))
+        return distance(texts, expected, map(engine.score, texts))
+
+
+def distance(texts: Iterable[Sequence[int]], expected: Iterable[Float32], found: Iterable[Float32]) -> Verification:
+    """Compare two sets of logits [n, vocab] of texts."""
+    parts = [_distances(*one) for one in zip(texts, expected, found, strict=True)]
+    positions = np.concatenate(parts).astype(np.float64)
+    kl, agreement, reference_loss, loss = positions.mean(axis=0).tolist()
+    return Verification(
+        tokens=len(positions),
+        kl=kl,
+        top1_agreement=agreement,
+        perplexity=float(np.exp(loss)),
+        reference_perplexity=float(np.exp(reference_loss)),
+    )
 
 
 def record(bundle_path: Path, result: Verification) -> None:
@@ -107,7 +122,20 @@ def _check_architecture(bundle: Bundle, checkpoint: Checkpoint) -> None:
             )
 
 
-def _cut(text: str, tokenizer: Tokenizer, begin: int | None, longest: int, tokens: int) -> list[list[int]]:
+def _check_adapter(bundle: Bundle, checkpoint: Checkpoint) -> None:
+    """Refuse another adapter than the one the bundle was made with; it is known by its weights, not by its name."""
+    made_with = bundle.manifest.source.adapter
+    given = checkpoint.adapter.source if checkpoint.adapter else None
+    if made_with is None and given is not None:
+        raise VerificationError(bundle.path, f"it was made without an adapter: leave out --adapter ({given.name})")
+    if made_with is not None and given is None:
+        raise VerificationError(bundle.path, f"it was made with an adapter: name it with --adapter ({made_with.name})")
+    if made_with and given and given != replace(made_with, name=given.name, revision=given.revision):
+        problem = f"{given.name} is not the adapter it was made with ({made_with.name})"
+        raise VerificationError(bundle.path, f"{problem}: name that one with --adapter")
+
+
+def texts_of(text: str, tokenizer: Tokenizer, begin: int | None, longest: int, tokens: int) -> list[list[int]]:
     """Return the ids of the paragraphs, each begun with `<s>` and cut after `longest`, up to `tokens` in all."""
     first = [] if begin is None else [begin]
     texts: list[list[int]] = []
@@ -139,15 +167,3 @@ def log_softmax(logits: Float32) -> Float32:
     shifted = logits - logits.max(axis=1, keepdims=True)
     result: Float32 = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result
-
-
-def _summary(parts: Iterable[Float32]) -> Verification:
-    positions = np.concatenate(list(parts)).astype(np.float64)
-    kl, agreement, reference_loss, loss = positions.mean(axis=0).tolist()
-    return Verification(
-        tokens=len(positions),
-        kl=kl,
-        top1_agreement=agreement,
-        perplexity=float(np.exp(loss)),
-        reference_perplexity=float(np.exp(reference_loss)),
-    )

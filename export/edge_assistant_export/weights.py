@@ -49,8 +49,15 @@ class Matrix:
     data: Place
     scales: Place | None
     """None for float32."""
+    zero_points: Place | None
+    """None where every block has the same."""
     n_experts: int = 1
     """How many equal shares of the rows multiply inputs of their own."""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All of its parts in the file."""
+        return tuple(place for place in (self.data, self.scales, self.zero_points) if place is not None)
 
     def shares(self) -> Iterator[tuple[str, slice]]:
         """Give the rows that multiply the same input, by the name of their first tensor."""
@@ -181,9 +188,11 @@ class _Plan:
     def _matrix(self, name: str, parts: Sequence[Part], row_size: int, bits: int, n_experts: int = 1) -> Matrix:
         n_rows, block_size = sum(part.n_rows for part in parts), self._quantization.block_size or 0
         if bits == 32:
-            data, scales = self._file.place(name, np.float32, (n_rows, row_size)), None
-        else:
-            blocks = n_blocks(row_size, block_size)
-            data = self._file.place(name, np.uint8, (n_rows, blocks, block_size * bits // 8))
-            scales = self._file.place(f"{name}.scales", np.float32, (n_rows, blocks))
-        return Matrix(tuple(parts), n_rows, row_size, bits, block_size, data, scales, n_experts)
+            data = self._file.place(name, np.float32, (n_rows, row_size))
+            return Matrix(tuple(parts), n_rows, row_size, bits, 0, data, None, None, n_experts)
+        blocks, zeros = n_blocks(row_size, block_size), None
+        data = self._file.place(name, np.uint8, (n_rows, blocks, block_size * bits // 8))
+        scales = self._file.place(f"{name}.scales", np.float32, (n_rows, blocks))
+        if self._quantization.zero_points:
+            zeros = self._file.place(f"{name}.zero_points", np.uint8, (n_rows, -(-blocks * bits // 8)))
+        return Matrix(tuple(parts), n_rows, row_size, bits, block_size, data, scales, zeros, n_experts)

@@ -53,7 +53,15 @@ from edge_assistant.errors import CheckpointError, EdgeAssistantError, OutputWri
 from edge_assistant_export.embedding import EMBEDDING_FILES, lowers
 from edge_assistant_export.faithful import embedding_quality, speech_quality
 from edge_assistant_export.pretrained import Pretrained
-from edge_assistant_export.publish import check_output, partial_folder, publish, sync_file, write_file, write_json
+from edge_assistant_export.publish import (
+    check_output,
+    check_space,
+    partial_folder,
+    publish,
+    sync_file,
+    write_file,
+    write_json,
+)
 from edge_assistant_export.speech import GENERATION_FILE, PREPROCESSOR_FILE, SPEECH_FILES
 
 Report = Callable[[str], None]
@@ -75,7 +83,8 @@ def export_speech(
     Raises:
         OutputExistsError: `out` exists and is not to be overwritten, or holds what is not a bundle's.
         OutputBusyError: Another export writes it.
-        OutputWriteError: The disk is full or otherwise refuses.
+        OutputSpaceError: The disk has too little room.
+        OutputWriteError: It refuses all the same.
         CheckpointError: Weights are missing, or more than fit a graph.
         VerificationError: In float32, the bundle does not write what the checkpoint does.
     """
@@ -83,6 +92,7 @@ def export_speech(
     check_output(out, SPEECH_FILES, overwrite=overwrite)
     with _writing(out) as folder, _quiet():
         model = _load(transformers.AutoModelForSpeechSeq2Seq, checkpoint, report)
+        check_space(out, 5 * _float32_bytes(model))  # 4.2 at the size of Whisper tiny: the decoder three times
         with TemporaryDirectory(dir=folder) as scratch:
             _write_speech_graphs(model, manifest, Path(scratch), folder, report)
         tokenizer = checkpoint.tokenizer(manifest.architecture.vocab_size)
@@ -106,6 +116,7 @@ def export_embedding(
     check_output(out, EMBEDDING_FILES, overwrite=overwrite)
     with _writing(out) as folder, _quiet():
         model = _load(transformers.AutoModel, checkpoint, report)
+        check_space(out, 2 * _float32_bytes(model))
         with TemporaryDirectory(dir=folder) as scratch:
             _write_encoder_graph(model, manifest, Path(scratch), folder, report)
         tokenizer = checkpoint.tokenizer(manifest.architecture.vocab_size, lower_case=lowers(checkpoint))
@@ -154,14 +165,17 @@ def _load(auto_class: Any, checkpoint: Pretrained, report: Report) -> Any:
         raise CheckpointError(checkpoint.folder, f"its weights cannot be read: {error}") from error
     if missing := sorted(name for name in found["missing_keys"] if not name.startswith("pooler.")):
         raise CheckpointError(checkpoint.folder, f"{missing[0]} is missing in its weights, one of {len(missing)}")
-    size = 4 * sum(parameter.numel() for parameter in model.parameters())
-    if size > _LARGEST:
+    if (size := _float32_bytes(model)) > _LARGEST:
         raise CheckpointError(
             checkpoint.folder,
             f"in float32 it takes {size / 1e9:.1f} GB, and one graph holds {_LARGEST / 1e9:.1f}: take a smaller model, "
             f"as a board would",
         )
     return model.eval()
+
+
+def _float32_bytes(model: Any) -> int:
+    return 4 * sum(int(parameter.numel()) for parameter in model.parameters())
 
 
 def _write_speech_graphs(model: Any, manifest: SpeechManifest, scratch: Path, folder: Path, report: Report) -> None:

@@ -1,6 +1,7 @@
 """Writes a bundle: the weights streamed from the checkpoint through the quantiser into their places, then the rest.
 
-Contract: whatever happens, the bundle's folder appears whole or not at all (`publish.py`).
+Contract: whatever happens, the bundle's folder appears whole or not at all (`publish.py`), and an export that was
+killed goes on with the piece at which it was (`journal.py`).
 
 Every worker holds one piece of one matrix; nothing grows with the size of the checkpoint. Space for the weights is
 taken from the disk at the start, so that a disk that is too small says so at once.
@@ -8,8 +9,10 @@ taken from the disk at the start, so that a disk that is too small says so at on
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
@@ -39,9 +42,18 @@ from edge_assistant_export.cache_scales import cache_scales
 from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.compensate import Inputs, compensated
 from edge_assistant_export.graph import Place, serialize
+from edge_assistant_export.journal import Journal
 from edge_assistant_export.mistral import build_graph
 from edge_assistant_export.neighbours import bundle_config, genai_config
-from edge_assistant_export.publish import check_output, partial_folder, publish, write_file, write_json
+from edge_assistant_export.publish import (
+    check_output,
+    check_space,
+    partial_folder,
+    publish,
+    replace_file,
+    write_file,
+    write_json,
+)
 from edge_assistant_export.quantize import Float32, Packed, Rounding, quantize
 from edge_assistant_export.reference import hidden_states
 from edge_assistant_export.rotary import rotary_tables
@@ -63,12 +75,14 @@ Progress = Callable[[str, int, int], None]
 class Quantizer(Protocol):
     """Makes some rows of a matrix into integers and scales."""
 
-    def __call__(self, weight: Float32, *, bits: int, block_size: int) -> Packed:
+    def __call__(self, weight: Float32, *, bits: int, block_size: int, zero_points: bool) -> Packed:
         """Return the rows of `weight` [n_rows, row_size] with so many bits a weight and weights a scale."""
 
 
 # Weights a worker takes at a time: 16 MB as float32.
 _PIECE: Final = 4 << 20
+_JOURNAL: Final = ".finished.jsonl"
+_TEXTS: Final = ".texts.json"
 
 
 def export(
@@ -79,6 +93,7 @@ def export(
     Raises:
         OutputExistsError: `out` exists and is not to be overwritten, or holds what is not a bundle's.
         OutputBusyError: Another export writes it.
+        OutputSpaceError: The disk has not room enough.
         OutputWriteError: The disk is full or otherwise refuses.
         CheckpointError: A tensor cannot be read.
         RecipeError: The recipe asks for what the checkpoint does not have.
@@ -87,17 +102,17 @@ def export(
     check_output(out, BUNDLE_FILES, overwrite=overwrite)
     manifest = describe(checkpoint, recipe, out.name)
     weights = plan_weights(manifest.architecture, manifest.quantization)
+    check_space(out, weights.file.size)
     progress = progress or _silent
     try:
-        with partial_folder(out) as folder:
+        with partial_folder(out, _fingerprint(checkpoint, recipe, manifest)) as folder:
             _take_space(folder / WEIGHTS_FILE, weights.file.size)
-            texts: list[list[int]] = []
-            if recipe.calibrates:
-                texts = calibration_texts(checkpoint, recipe.calibration, partial(progress, "calibration"))
-            with (folder / WEIGHTS_FILE).open("r+b") as file:
+            texts = _texts(folder / _TEXTS, checkpoint, recipe, progress) if recipe.calibrates else []
+            with (folder / WEIGHTS_FILE).open("r+b") as file, Journal(folder / _JOURNAL) as journal:
                 for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
                     _write_rows(file.fileno(), place, 0, table)
-                _write_weights(file.fileno(), weights, checkpoint, recipe.method, texts, progress)
+                with _Writer(file.fileno(), checkpoint, journal, _weights_progress(weights, progress)) as writer:
+                    _write_weights(writer, weights, checkpoint, recipe.method, texts)
                 os.fsync(file.fileno())
             scales = cache_scales(checkpoint, texts) if recipe.cache == "int8" else None
             model = build_graph(manifest.architecture, manifest.quantization, weights, checkpoint.tensor, scales)
@@ -105,7 +120,7 @@ def export(
             write_file(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
             write_json(folder / "config.json", bundle_config(manifest))
             write_json(folder / "genai_config.json", genai_config(manifest))
-            files = {file.name: FileEntry.of(file) for file in sorted(folder.iterdir())}
+            files = {file.name: FileEntry.of(file) for file in sorted(folder.glob("[!.]*"))}
             manifest = replace(manifest, files=files)
             write_file(folder / MANIFEST_FILE, manifest.to_json().encode())
             publish(folder, out)
@@ -123,6 +138,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
         RecipeError: The recipe asks for what the checkpoint does not have.
     """
     architecture = replace(checkpoint.config, max_positions=recipe.positions(checkpoint.config))
+    adapter = checkpoint.adapter.source if checkpoint.adapter else None
     return Manifest(
         format_version=FORMAT_VERSION,
         name=recipe.name or name,
@@ -133,7 +149,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
         instruct=recipe.instruct or checkpoint.instruct,
         special_ids=checkpoint.special_ids(),
         licence=recipe.licence or checkpoint.licence,
-        source=Source(checkpoint.source_name, checkpoint.layout, checkpoint.revision),
+        source=Source(checkpoint.source_name, checkpoint.layout, checkpoint.revision, adapter),
         assistant=checkpoint.assistant,
         files={},
         quality=None,
@@ -154,46 +170,60 @@ def _pieces(matrix: Matrix, rows: slice) -> Iterator[_Piece]:
         yield _Piece(matrix, slice(start, min(start + step, rows.stop)))
 
 
+def _fingerprint(checkpoint: Checkpoint, recipe: Recipe, manifest: Manifest) -> str:
+    """Return what two exports share whose finished pieces are the same: what is read, how, and by which exporter."""
+    text = recipe.calibration.stat() if recipe.calibration else None
+    parts = (manifest.to_json(), repr(recipe), checkpoint.marks, text and (text.st_size, text.st_mtime_ns), _PIECE)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
 def _take_space(path: Path, size: int) -> None:
-    with path.open("wb") as file:
+    with path.open("ab") as file:
         os.posix_fallocate(file.fileno(), 0, size)
 
 
+def _texts(path: Path, checkpoint: Checkpoint, recipe: Recipe, progress: Progress) -> list[list[int]]:
+    """Return the texts to calibrate with; what a model samples itself takes long, and is kept at `path`."""
+    if path.is_file():
+        return list(json.loads(path.read_bytes()))
+    texts = calibration_texts(checkpoint, recipe.calibration, partial(progress, "calibration"))
+    replace_file(path, json.dumps(texts).encode())
+    return texts
+
+
+def _weights_progress(weights: Weights, progress: Progress) -> Callable[[int], None]:
+    total = sum(matrix.n_rows * matrix.row_size for matrix in weights.matrices)
+    return lambda done: progress("weights", done, total)
+
+
 def _write_weights(
-    file: int,
-    weights: Weights,
-    checkpoint: Checkpoint,
-    method: Method,
-    texts: list[list[int]],
-    progress: Progress,
+    writer: _Writer, weights: Weights, checkpoint: Checkpoint, method: Method, texts: list[list[int]]
 ) -> None:
     """Write every matrix; with GPTQ while the texts pass through the model, as soon as what it multiplies is known."""
     left = {name: _Piece(matrix, rows) for matrix in weights.matrices for name, rows in matrix.shares()}
-    total = sum(matrix.n_rows * matrix.row_size for matrix in weights.matrices)
-    with _Writer(file, checkpoint, lambda done: progress("weights", done, total)) as writer:
-        if method == "gptq" and weights.layers[0].qkv.scales is not None:
+    if method == "gptq" and weights.layers[0].qkv.scales is not None:
 
-            def write(name: str, factor: Float32) -> None:
-                if left[name].matrix.scales is not None:
-                    writer.write([left.pop(name)], partial(compensated, factor=factor))
+        def write(name: str, factor: Float32) -> None:
+            if left[name].matrix.scales is not None:
+                writer.write([left.pop(name)], partial(compensated, factor=factor))
 
-            inputs = Inputs(write)
-            try:
-                hidden_states(checkpoint, texts, observer=inputs)
-                inputs.finish()
-            except np.linalg.LinAlgError as error:
-                problem = f"GPTQ cannot weigh what passes through its layers ({error}): try --method least-squares"
-                raise CheckpointError(checkpoint.source_name, problem) from error
-        rounding: Rounding = "maximum" if method == "maximum" else "least_squares"
-        writer.write(left.values(), partial(quantize, method=rounding))
+        inputs = Inputs(write)
+        try:
+            hidden_states(checkpoint, texts, observer=inputs)
+            inputs.finish()
+        except np.linalg.LinAlgError as error:
+            problem = f"GPTQ cannot weigh what passes through its layers ({error}): try --method least-squares"
+            raise CheckpointError(checkpoint.source_name, problem) from error
+    rounding: Rounding = "maximum" if method == "maximum" else "least_squares"
+    writer.write(left.values(), partial(quantize, method=rounding))
 
 
 class _Writer:
     """Quantises matrices in as many threads as there are cores: numpy's loops let go of the interpreter lock."""
 
-    def __init__(self, file: int, checkpoint: Checkpoint, progress: Callable[[int], None]) -> None:
+    def __init__(self, file: int, checkpoint: Checkpoint, journal: Journal, progress: Callable[[int], None]) -> None:
         """`progress` is told how many weights are done."""
-        self._file, self._checkpoint, self._progress = file, checkpoint, progress
+        self._file, self._checkpoint, self._journal, self._progress = file, checkpoint, journal, progress
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "quantise")
         self._done = 0
 
@@ -213,16 +243,32 @@ class _Writer:
             self._progress(self._done)
 
     def _write_piece(self, piece: _Piece, quantizer: Quantizer) -> int:
-        """Quantise and write a piece; return how many weights that were."""
+        """Quantise and write a piece that is not there yet; return how many weights that were."""
         matrix, first_row = piece.matrix, piece.rows.start
+        n_weights: int = (piece.rows.stop - first_row) * matrix.row_size
+        name = f"{matrix.data.name} {first_row}-{piece.rows.stop}"
+        finished = self._journal.hash_of(name)
+        if finished is not None and finished == self._hash_on_disk(piece):
+            return n_weights
         rows = read_rows(matrix, self._read, piece.rows)
-        if matrix.scales is None:
-            _write_rows(self._file, matrix.data, first_row, rows)
-        else:
-            packed = quantizer(rows, bits=matrix.bits, block_size=matrix.block_size)
-            _write_rows(self._file, matrix.data, first_row, packed.data)
-            _write_rows(self._file, matrix.scales, first_row, packed.scales)
-        return int(rows.size)
+        written: Sequence[npt.NDArray[Any]] = [rows]
+        if matrix.scales is not None:
+            zeros = matrix.zero_points is not None
+            packed = quantizer(rows, bits=matrix.bits, block_size=matrix.block_size, zero_points=zeros)
+            written = [part for part in packed if part is not None]
+        sha256 = hashlib.sha256()
+        for place, part in zip(matrix.places, written, strict=True):
+            sha256.update(_write_rows(self._file, place, first_row, part))
+        self._journal.add(name, sha256.hexdigest())
+        return n_weights
+
+    def _hash_on_disk(self, piece: _Piece) -> str:
+        sha256 = hashlib.sha256()
+        for place in piece.matrix.places:
+            row_bytes = place.nbytes // place.shape[0]
+            length = (piece.rows.stop - piece.rows.start) * row_bytes
+            sha256.update(os.pread(self._file, length, place.offset + piece.rows.start * row_bytes))
+        return sha256.hexdigest()
 
     def _read(self, name: str, rows: slice) -> Float32:
         """Return rows of a tensor whose numbers are finite."""
@@ -234,13 +280,15 @@ class _Writer:
         return found
 
 
-def _write_rows(file: int, place: Place, first_row: int, rows: npt.NDArray[Any]) -> None:
+def _write_rows(file: int, place: Place, first_row: int, rows: npt.NDArray[Any]) -> memoryview:
+    """Write rows to their place, and return their bytes."""
     row_bytes = place.nbytes // place.shape[0]
     offset = place.offset + first_row * row_bytes
-    left = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+    whole = left = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
     while left:
         written = os.pwrite(file, left, offset)
         left, offset = left[written:], offset + written
+    return whole
 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:

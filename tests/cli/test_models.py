@@ -14,7 +14,7 @@ from edge_assistant.bundle import (
     AudioSpec,
     Bundle,
     FileEntry,
-    Source,
+    Origin,
     SpeechArchitecture,
     SpeechManifest,
     SpeechTokens,
@@ -103,7 +103,7 @@ def ears() -> Path:
         audio=AudioSpec(16000, 895, None),
         tokens=SpeechTokens(1, (2,), {}, None, None, None, None, (), ()),
         licence="MIT",
-        source=Source("a test", "huggingface", None),
+        source=Origin("a test", None),
         files=files,
         quality={"kl": 0.25},
     )

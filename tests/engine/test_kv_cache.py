@@ -29,8 +29,8 @@ def manifest(cache: str = "float32", **shape: int) -> Manifest:
         yarn=None,
         **sizes,
     )
-    quantization = Quantization(4, 32, 4, 4, 4, "least_squares")
-    source = Source("a test", "huggingface", None)
+    quantization = Quantization(4, 32, False, 4, 4, 4, "least_squares")
+    source = Source("a test", "huggingface", None, None)
     return Manifest(
         1, "tiny", "a test", architecture, quantization, CacheSpec(cache), None, {}, None, source, None, {}, None
     )

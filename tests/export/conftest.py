@@ -46,6 +46,46 @@ PARAMS = {
     "max_position_embeddings": "max_position_embeddings",
 }
 
+# As PEFT 0.21 writes it.
+ADAPTER_CONFIG = {
+    "alora_invocation_tokens": None,
+    "alpha_pattern": {},
+    "arrow_config": None,
+    "auto_mapping": None,
+    "base_model_name_or_path": "tiny/base",
+    "bias": "none",
+    "corda_config": None,
+    "ensure_weight_tying": False,
+    "eva_config": None,
+    "exclude_modules": None,
+    "fan_in_fan_out": False,
+    "inference_mode": True,
+    "init_lora_weights": True,
+    "layer_replication": None,
+    "layers_pattern": None,
+    "layers_to_transform": None,
+    "loftq_config": {},
+    "lora_alpha": 8,
+    "lora_bias": False,
+    "lora_dropout": 0.1,
+    "megatron_config": None,
+    "megatron_core": "megatron.core",
+    "modules_to_save": None,
+    "peft_type": "LORA",
+    "peft_version": "0.21.2",
+    "qalora_group_size": 16,
+    "r": 4,
+    "rank_pattern": {},
+    "revision": None,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "target_parameters": None,
+    "task_type": "CAUSAL_LM",
+    "trainable_token_indices": None,
+    "use_dora": False,
+    "use_qalora": False,
+    "use_rslora": False,
+}
+
 
 @pytest.fixture
 def folder(tiny_checkpoint, tmp_path):
@@ -81,6 +121,21 @@ def mistral_layout() -> Callable[[Path, Path], Path]:
     return rewrite
 
 
+@pytest.fixture(scope="session")
+def lora_adapter() -> Callable[..., Path]:
+    """Return a function that writes an adapter for modules of a checkpoint, all of its layers' where none are named.
+
+    `ranks` are those of modules whose rank is not r; other keywords replace keys of `ADAPTER_CONFIG`.
+    """
+    return _write_adapter
+
+
+@pytest.fixture
+def adapter(folder, tmp_path) -> Path:
+    """Return an adapter of its own, to be broken, for all matrices of the layers of `folder`."""
+    return _write_adapter(tmp_path / "adapter", folder)
+
+
 def _interleave(rows: np.ndarray, head_dim: int) -> np.ndarray:
     """Put channel j of every head at 2j and channel j + head_dim/2 at 2j + 1, one row at a time."""
     out = np.empty_like(rows)
@@ -89,3 +144,28 @@ def _interleave(rows: np.ndarray, head_dim: int) -> np.ndarray:
         half, j = divmod(channel, head_dim // 2)
         out[head * head_dim + 2 * j + half] = row
     return out
+
+
+def _write_adapter(path, checkpoint, modules=None, ranks=None, dtype=np.float32, **config) -> Path:
+    from safetensors.numpy import load_file, save_file
+
+    path.mkdir()
+    weights = load_file(checkpoint / "model.safetensors")
+    random = np.random.default_rng(7)
+    tensors = {}
+    projections = [name.removesuffix(".weight") for name in weights if name.endswith("_proj.weight")]
+    for module in projections if modules is None else modules:
+        n_rows, row_size = weights[f"{module}.weight"].shape
+        rank = (ranks or {}).get(module, config.get("r", ADAPTER_CONFIG["r"]))
+        a, b = random.standard_normal((rank, row_size)), random.standard_normal((n_rows, rank)) / row_size
+        name = f"base_model.model.{module}"
+        if module == "model.embed_tokens":
+            tensors |= {f"{name}.lora_embedding_A": b.T, f"{name}.lora_embedding_B": a.T}
+        else:
+            tensors |= {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b}
+    save_file(
+        {name: np.ascontiguousarray(tensor, dtype) for name, tensor in tensors.items()},
+        path / "adapter_model.safetensors",
+    )
+    (path / "adapter_config.json").write_text(json.dumps(ADAPTER_CONFIG | config))
+    return path

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,14 +42,33 @@ def test_export_verify_and_record(tiny_checkpoint, tmp_path, capsys):
 
 def test_json_is_all_that_standard_output_holds(tiny_checkpoint, tmp_path, capsys):
     (tmp_path / "text").write_text("the lamp is on")
-    options = ("--json", "--cache", "int8", "--calibration", tmp_path / "text")
+    options = ("--json", "--zero-points", "--cache", "int8", "--calibration", tmp_path / "text")
     assert run("model", tiny_checkpoint(), tmp_path / "out", *options) == 0
     printed = json.loads(capsys.readouterr().out)
+    assert Bundle.open(tmp_path / "out").manifest.quantization.zero_points
     files = {file.name: file.stat().st_size for file in (tmp_path / "out").iterdir()}
     del files["manifest.json"]
     assert printed["files"] == files
     assert printed["bytes"] == sum(files.values())
     assert printed["cache_bytes_per_token"] == 2 * 2 * 2 * 16
+
+
+@pytest.mark.parametrize("with_weights", [True, False])
+def test_a_dry_run_says_what_it_would_be_and_needs_no_weights(tiny_checkpoint, tmp_path, capsys, with_weights):
+    path = Path(shutil.copytree(tiny_checkpoint(), tmp_path / "checkpoint"))
+    if not with_weights:
+        (path / "model.safetensors").unlink()
+    assert run("model", path, tmp_path / "out", "--dry-run", "--json") == 0
+    output = capsys.readouterr()
+    printed = json.loads(output.out)
+    assert "Licence of the weights: not stated" in output.err
+    assert "Nothing was written" in output.err
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+    if with_weights:
+        assert run("model", path, tmp_path / "out", "--json") == 0
+        made = json.loads(capsys.readouterr().out)
+        assert printed["memory_bytes"] == made["memory_bytes"]
+        assert made["files"]["model.onnx.data"] == printed["bytes"]
 
 
 def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
@@ -68,8 +89,51 @@ def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
     manifest = Bundle.open(tmp_path / "out").manifest
     how = manifest.quantization
     assert (how.bits, how.block_size, how.lm_head_bits, how.accuracy_level) == (4, 64, 8, 0)
+    assert not how.zero_points
     assert (how.method, manifest.cache.type, manifest.architecture.max_positions) == ("maximum", "int8", 128)
     assert (manifest.instruct, manifest.name) == ("v3-tekken", "hall")
+
+
+def test_a_board_chooses_what_was_not_said_and_the_plan_says_why(tiny_checkpoint, tmp_path, capsys):
+    path = tiny_checkpoint()
+    assert run("model", path, tmp_path / "old", "--for", "pi3") == 0
+    assert "  - Accuracy level 0: the Cortex-A53 has no dot products" in capsys.readouterr().out
+    assert run("model", path, tmp_path / "new", "--for", "pi5-8gb", "--block-size", 64, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["target"] == "raspberry-pi-5-8gb"
+    assert any("blocks of 64" in reason for reason in printed["reasons"])
+    old, new = (Bundle.open(tmp_path / name).manifest for name in ("old", "new"))
+    assert (old.quantization.bits, old.quantization.accuracy_level, old.architecture.max_positions) == (4, 0, 512)
+    assert (new.quantization.bits, new.quantization.accuracy_level, new.quantization.block_size) == (8, 4, 64)
+
+
+def test_without_a_board_the_defaults_stand(tiny_checkpoint, tmp_path, capsys):
+    assert run("model", tiny_checkpoint(), tmp_path / "out", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["target"], printed["reasons"]) == (None, [])
+    how = Bundle.open(tmp_path / "out").manifest.quantization
+    assert (how.bits, how.block_size, how.accuracy_level, how.method) == (4, 32, 4, "least_squares")
+
+
+def test_what_a_board_cannot_hold_is_refused_and_nothing_is_left(tiny_checkpoint, tmp_path, capsys):
+    path = tiny_checkpoint(max_position_embeddings=1_000_000, num_key_value_heads=4)
+    options = ("--for", "zero2w", "--cache", "float", "--sequence-length", 1_000_000)
+    assert run("model", path, tmp_path / "out", *options) == 1
+    text = capsys.readouterr().err
+    assert "Raspberry Pi Zero 2 W with 512 MB is too small" in text
+    assert "--sequence-length" in text
+    assert "--for raspberry-pi-4-2gb" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_boards_are_listed_for_people_and_for_programs(capsys):
+    assert run("boards") == 0
+    text = capsys.readouterr().out
+    assert run("boards", "--json") == 0
+    known = json.loads(capsys.readouterr().out)
+    assert {"raspberry-pi-3-1gb", "raspberry-pi-5-16gb", "jetson-agx-orin-64gb"} <= {one["name"] for one in known}
+    assert len(text.splitlines()) == len(known) + 1
+    assert all(one["name"] in text and 0 < one["usable_bytes"] < one["ram_bytes"] for one in known)
 
 
 def test_a_synthetic_checkpoint_can_be_exported(tmp_path, capsys):
@@ -85,7 +149,10 @@ def test_a_synthetic_checkpoint_can_be_exported(tmp_path, capsys):
         (["--blocksize", "32"], "--block-size"),
         (["--bits", "5"], "nearest that can is 4"),
         (["--method", "max"], "nearest that can is maximum"),
+        (["--method", "maximum", "--zero-points"], "zero_points cannot be true"),
         (["--bits", "four"], "--bits"),
+        (["--for", "pi6"], "did you mean pi5"),
+        (["--for", "pi5", "--bits", "5"], "nearest that can is 4"),
     ],
 )
 def test_wrong_usage_names_the_nearest_right_one(arguments, hint, tiny_checkpoint, tmp_path, capsys):
@@ -125,14 +192,15 @@ def test_ctrl_c_ends_cleanly(tiny_checkpoint, tmp_path):
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert errors == "edge-assistant-export: interrupted\n"
+    assert errors.splitlines()[-1] == "edge-assistant-export: interrupted"
+    assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_help_documents_the_exit_codes(capsys):
     assert run("--help") == 0
     text = capsys.readouterr().out
-    assert all(word in text for word in ("model", "verify", "synth", "exit codes", "130"))
-    for command in ("model", "verify", "synth", "speech", "embedding"):
+    assert all(word in text for word in ("model", "verify", "synth", "boards", "exit codes", "130"))
+    for command in ("model", "verify", "synth", "boards", "speech", "embedding"):
         assert run(command, "--help") == 0
         assert "examples:" in capsys.readouterr().out

@@ -36,19 +36,27 @@ def factor(x):
     return error_factor(x.T @ x)
 
 
+@pytest.mark.parametrize("zero_points", [False, True])
 @pytest.mark.parametrize(("bits", "block_size"), [(4, 32), (4, 64), (4, 128), (8, 32)])
-def test_the_product_is_nearer_than_plain_rounding_leaves_it(x, factor, bits, block_size):
+def test_the_product_is_nearer_than_plain_rounding_leaves_it(x, factor, bits, block_size, zero_points):
     weight = random(ROWS, IN)
 
     def error(packed):
         return np.square(x @ (dequantize(packed, bits, IN) - weight).T).sum()
 
-    assert error(compensated(weight, factor, bits, block_size)) < 0.3 * error(quantize(weight, bits, block_size))
+    mended = error(compensated(weight, factor, bits, block_size, zero_points=zero_points))
+    assert mended < 0.3 * error(quantize(weight, bits, block_size, zero_points=zero_points))
 
 
 def test_it_has_the_layout_of_plain_rounding(factor):
     weight = random(ROWS, IN)
-    found, plain = compensated(weight, factor, 4, 32), quantize(weight, 4, 32)
+    found, plain = (
+        quantized(zero_points=True)
+        for quantized in (
+            lambda **how: compensated(weight, factor, 4, 32, **how),
+            lambda **how: quantize(weight, 4, 32, **how),
+        )
+    )
     for one, other in zip(found, plain, strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
     assert not (found.scales.view(np.uint32) & 0xFFFF).any(), "bf16 values, so that ARM and x86 agree"

@@ -25,3 +25,15 @@ def test_context_costs_by_the_token(tiny_checkpoint, export_bundle):
     (float32, int8) = (estimate(export_bundle(tiny_checkpoint(), cache=cache).manifest) for cache in ("float", "int8"))
     assert float32.memory_with(100) - float32.memory == 100 * 4 * (2 * 2 * 2 * 16)
     assert float32.cache_per_token == 4 * int8.cache_per_token
+
+
+def test_eight_bits_below_level_4_need_their_largest_matrix_in_float32(tiny_checkpoint, export_bundle):
+    path = tiny_checkpoint(hidden_size=256, num_attention_heads=16)
+    slow, fast = (estimate(export_bundle(path, bits=8, accuracy_level=level).manifest) for level in (0, 4))
+    assert slow.memory - fast.memory == 4 * 256 * (16 * 16 + 2 * 2 * 16)  # qkv
+
+
+def test_a_token_reads_every_weight_but_the_embedding(tiny_checkpoint, export_bundle):
+    needs = estimate(export_bundle(tiny_checkpoint(), bits=32).manifest)
+    assert needs.read_per_token == 4 * needs.parameters
+    assert needs.parameters == 2 * (64 * (64 + 2 * 32) + 64 * 64 + 3 * 64 * 96) + 64 * (14 + 256)

@@ -26,8 +26,10 @@ import sys
 from edge_assistant.errors import ExportError
 from edge_assistant_export.checkpoint import Checkpoint
 try:
-    with Checkpoint.open(*sys.argv[1:]) as checkpoint:
+    with Checkpoint.open(*(argument or None for argument in sys.argv[1:])) as checkpoint:
         print(checkpoint.layout, checkpoint.source_name, checkpoint.revision, len(checkpoint.tokenizer_json()) > 0)
+        if checkpoint.adapter:
+            print(checkpoint.adapter.source.name, checkpoint.adapter.source.revision)
 except ExportError as error:
     print(f"{type(error).__name__}: {error}")
 """
@@ -40,6 +42,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
         self.fetched: set[str] = set()
+        self.broken: set[str] = set()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -82,7 +85,10 @@ class Handler(BaseHTTPRequestHandler):
     def _send_file(self, name: str) -> None:
         self.server.fetched.add(name)
         file = self.server.folder / name
-        self._send(200, file.read_bytes(), {"ETag": f'"{etag(file)}"', "X-Repo-Commit": COMMIT})
+        content = file.read_bytes()
+        if name in self.server.broken:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        self._send(200, content, {"ETag": f'"{etag(file)}"', "X-Repo-Commit": COMMIT})
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -97,7 +103,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def etag(file: Path) -> str:
-    return hashlib.sha1(file.read_bytes()).hexdigest()
+    """Return the hash by which the hub knows a file: SHA-256 of large ones."""
+    algorithm = "sha256" if file.suffix == ".safetensors" else "sha1"
+    return hashlib.new(algorithm, file.read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -162,6 +170,16 @@ def test_the_shards_of_the_index_are_fetched(hub, open_checkpoint):
     assert open_checkpoint(hub.server_address, "tiny/model") == f"huggingface tiny/model {COMMIT} True"
 
 
+def test_weights_that_arrive_broken_are_removed_and_fetched_again(hub, open_checkpoint):
+    hub.broken = {"model.safetensors"}
+    answer = open_checkpoint(hub.server_address, "tiny/model")
+    assert "HubAccessError: tiny/model cannot be had from the hub: a file arrived broken and was removed" in answer
+    hub.broken.clear()
+    hub.fetched.clear()
+    assert open_checkpoint(hub.server_address, "tiny/model").startswith("huggingface tiny/model")
+    assert hub.fetched == {"model.safetensors"}
+
+
 PRETRAINED = """
 import sys
 from edge_assistant_export.pretrained import Pretrained
@@ -202,13 +220,54 @@ def test_without_a_network_the_error_says_how_to_go_on(hub, open_checkpoint):
     assert "hf download tiny/model" in answer
 
 
+@pytest.fixture
+def adapter_hub(adapter):
+    """Serve a repository that holds an adapter and what trainers leave beside it."""
+    (adapter / "README.md").write_text("---\nlibrary_name: peft\n---\n")
+    (adapter / "tokenizer.json").write_text("not needed")
+    (adapter / "training_args.bin").write_text("not needed")
+    with Hub(adapter) as server:
+        thread = threading.Thread(target=server.serve_forever, name="hub")
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("revision", ["", "main", COMMIT])
+def test_of_an_adapter_s_repository_only_the_adapter_is_fetched(adapter_hub, open_checkpoint, folder, revision):
+    arguments = (str(folder), "", "tiny/model", revision)
+    expected = f"huggingface checkpoint None True\ntiny/model {COMMIT}"
+    assert open_checkpoint(adapter_hub.server_address, *arguments) == expected
+    assert adapter_hub.fetched == {"adapter_config.json", "adapter_model.safetensors"}
+    assert open_checkpoint(adapter_hub.server_address, *arguments, offline=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("tiny/gated",), ("HubAccessError", "gated")),
+        (("tiny/absent",), ("HubAccessError", "no such model, or it is private")),
+        (("tiny/model", "v9"), ("HubAccessError", "no revision v9")),
+    ],
+)
+def test_an_adapter_that_the_hub_does_not_give_is_explained(adapter_hub, open_checkpoint, folder, arguments, said):
+    answer = open_checkpoint(adapter_hub.server_address, str(folder), "", *arguments)
+    for part in said:
+        assert part in answer
+
+
+def test_a_repository_without_an_adapter_is_none(hub, open_checkpoint, folder):
+    answer = open_checkpoint(hub.server_address, str(folder), "", "tiny/model")
+    assert answer.startswith("AdapterError: ")
+    assert "adapter_config.json: it is missing" in answer
+
+
 # A folder of the cache, and what is neither.
 
 
-@pytest.fixture
-def cache(folder, tmp_path) -> Path:
-    """Return a folder laid out as the hub's cache is, with links to blobs."""
-    root = tmp_path / "models--tiny--Tiny-7B-v0.1"
+def into_cache(folder, root) -> Path:
+    """Lay out a folder as the hub's cache is, with links to blobs."""
     snapshot = root / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (root / "blobs").mkdir()
@@ -220,6 +279,12 @@ def cache(folder, tmp_path) -> Path:
     return root
 
 
+@pytest.fixture
+def cache(folder, tmp_path) -> Path:
+    """Return the hub's cache of a checkpoint."""
+    return into_cache(folder, tmp_path / "models--tiny--Tiny-7B-v0.1")
+
+
 @pytest.mark.parametrize("revision", [None, "main", COMMIT])
 @pytest.mark.parametrize("inside", ["", f"snapshots/{COMMIT}"])
 def test_a_folder_of_the_hubs_cache_is_known_by_its_name(cache, inside, revision):
@@ -227,6 +292,17 @@ def test_a_folder_of_the_hubs_cache_is_known_by_its_name(cache, inside, revision
         assert checkpoint.source_name == "tiny/Tiny-7B-v0.1"
         assert checkpoint.revision == COMMIT
         assert checkpoint.tensor("norm").shape == (64,)
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+@pytest.mark.parametrize("inside", ["", f"snapshots/{COMMIT}"])
+def test_an_adapter_in_the_hubs_cache_is_known_by_its_name(folder, adapter, tmp_path, inside, revision):
+    cached = into_cache(adapter, tmp_path / "models--tiny--lora")
+    with Checkpoint.open(folder, adapter=cached / inside, adapter_revision=revision) as checkpoint:
+        assert checkpoint.adapter.source.name == "tiny/lora"
+        assert checkpoint.adapter.source.revision == COMMIT
+    with pytest.raises(CheckpointError, match="revision v2"):
+        Checkpoint.open(folder, adapter=cached / inside, adapter_revision="v2")
 
 
 def test_a_revision_that_the_cache_does_not_hold_is_named(cache):

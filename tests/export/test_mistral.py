@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, SamplingParams
 from edge_assistant_export.checkpoint import Checkpoint
-from edge_assistant_export.quantize import n_blocks, quantize
+from edge_assistant_export.quantize import dequantize, n_blocks, quantize
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.reference import forward
 from edge_assistant_export.rotary import rotary_tables
@@ -46,7 +46,7 @@ def reference(path) -> np.ndarray:
         return forward(checkpoint, IDS)
 
 
-def rounded_to_its_grid(path, folder, bits, block_size):
+def rounded_to_its_grid(path, folder, bits, block_size, zero_points):
     """Write a copy of a checkpoint whose weights are what a board reads from the quantised ones."""
     folder.mkdir()
     for name in ("config.json", "tokenizer.json"):
@@ -54,11 +54,8 @@ def rounded_to_its_grid(path, folder, bits, block_size):
     tensors = load_file(path / "model.safetensors")
     for name, weight in tensors.items():
         if weight.ndim == 2:
-            data, scales = quantize(weight, bits, block_size)
-            if bits == 4:
-                data = np.stack([data & 15, data >> 4], axis=-1).reshape(*data.shape[:2], -1)
-            grid = (data.astype(np.float32) - 2 ** (bits - 1)) * scales[..., np.newaxis]
-            tensors[name] = np.ascontiguousarray(grid.reshape(len(weight), -1)[:, : weight.shape[1]])
+            packed = quantize(weight, bits, block_size, zero_points=zero_points)
+            tensors[name] = np.ascontiguousarray(dequantize(packed, bits, weight.shape[1]))
     save_file(tensors, folder / "model.safetensors")
     return folder
 
@@ -70,13 +67,16 @@ def test_float32_export_is_the_reference(shape, tiny_checkpoint, export_bundle):
 
 
 @pytest.mark.parametrize("shape", CORNERS.values(), ids=CORNERS)
-@pytest.mark.parametrize(("bits", "block_size"), [(4, 32), (4, 128), (8, 64)])
+@pytest.mark.parametrize(
+    ("bits", "block_size", "zero_points"),
+    [(4, 32, False), (4, 128, False), (8, 64, False), (4, 32, True), (4, 128, True), (8, 32, True)],
+)
 def test_quantised_export_is_the_reference_of_the_rounded_weights(
-    shape, bits, block_size, tiny_checkpoint, export_bundle, tmp_path
+    shape, bits, block_size, zero_points, tiny_checkpoint, export_bundle, tmp_path
 ):
     path = tiny_checkpoint(**shape)
-    bundle = export_bundle(path, bits=bits, block_size=block_size, accuracy_level=0)
-    rounded = rounded_to_its_grid(path, tmp_path / "rounded", bits, block_size)
+    bundle = export_bundle(path, bits=bits, block_size=block_size, zero_points=zero_points, accuracy_level=0)
+    rounded = rounded_to_its_grid(path, tmp_path / "rounded", bits, block_size, zero_points)
     np.testing.assert_allclose(logits(bundle), reference(rounded), atol=ROUNDING)
 
 

@@ -32,15 +32,16 @@ ROUNDING = 1e-4
 class Rounded:
     """A checkpoint whose matrices are what a board reads from the quantised ones."""
 
-    def __init__(self, checkpoint: Checkpoint, bits: int, block_size: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, bits: int, block_size: int, *, zero_points: bool = False) -> None:
         self.config, self._checkpoint = checkpoint.config, checkpoint
-        self._bits, self._block_size = bits, block_size
+        self._bits, self._block_size, self._zero_points = bits, block_size, zero_points
 
     def tensor(self, name, rows=None):
         weight = self._checkpoint.tensor(name, rows)
         if weight.ndim == 1 or name.endswith("router"):
             return weight
-        return dequantize(quantize(weight, self._bits, self._block_size), self._bits, weight.shape[1])
+        packed = quantize(weight, self._bits, self._block_size, zero_points=self._zero_points)
+        return dequantize(packed, self._bits, weight.shape[1])
 
 
 def logits(bundle) -> np.ndarray:
@@ -56,12 +57,14 @@ def test_float32_export_is_the_reference(shape, tiny_checkpoint, export_bundle):
     np.testing.assert_allclose(logits(export_bundle(path, bits=32)), expected, atol=ROUNDING)
 
 
+@pytest.mark.parametrize("zero_points", [False, True])
 @pytest.mark.parametrize("shape", MIXTURES.values(), ids=MIXTURES)
-def test_int4_export_is_the_reference_of_the_rounded_weights(shape, tiny_checkpoint, export_bundle):
+def test_int4_export_is_the_reference_of_the_rounded_weights(shape, zero_points, tiny_checkpoint, export_bundle):
     path = tiny_checkpoint(**shape)
     with Checkpoint.open(path) as checkpoint:
-        expected = forward(Rounded(checkpoint, 4, 32), IDS)
-    np.testing.assert_allclose(logits(export_bundle(path, bits=4, accuracy_level=0)), expected, atol=ROUNDING)
+        expected = forward(Rounded(checkpoint, 4, 32, zero_points=zero_points), IDS)
+    found = logits(export_bundle(path, zero_points=zero_points, accuracy_level=0))
+    np.testing.assert_allclose(found, expected, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

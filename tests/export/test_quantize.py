@@ -33,6 +33,41 @@ def test_no_weight_is_farther_off_than_the_grid_allows(bits, block_size, method)
     assert (error <= np.maximum(beyond, 0.5) + 1e-4).all()
 
 
+@pytest.mark.parametrize("block_size", [32, 64, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_with_zero_points_no_weight_is_farther_off_than_the_grid_allows(bits, block_size):
+    weight = gaussian(40, 172) + np.linspace(-2, 2, 40, dtype=np.float32)[:, np.newaxis]
+    packed = quantize(weight, bits, block_size, zero_points=True)
+    blocks = -(-172 // block_size)
+    assert packed.zero_points.shape == (40, -(-blocks * bits // 8))
+    assert not (packed.scales.view(np.uint32) & 0xFFFF).any()
+    assert (packed.scales > 0).all()
+    # The narrowest grid covers 0.82 of a block, and its scale is refitted.
+    step = np.repeat(packed.scales, block_size, axis=1)[:, :172]
+    assert (np.abs(dequantize(packed, bits, 172) - weight) / step).max() < 0.2 * 2**bits
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.7, -3.0])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_zero_points_beat_their_absence_the_more_the_less_even_a_block_is(bits, mean):
+    weight = gaussian(256, 512) + np.float32(mean)
+    errors = [
+        np.square(dequantize(quantize(weight, bits, 32, zero_points=chosen), bits, 512) - weight).mean()
+        for chosen in (False, True)
+    ]
+    assert errors[1] < (0.95 if mean == 0 else 0.8) * errors[0]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_on_a_grid_with_zero_points_come_back_exactly(bits):
+    rng = np.random.default_rng(0)
+    integers = rng.integers(0, 2**bits, (16, 96))
+    integers[:, ::32], integers[:, 1::32] = 0, 2**bits - 1
+    zeros = np.repeat(rng.integers(1, 2**bits - 1, (16, 3)), 32, axis=1)
+    weight = ((integers - zeros) * np.float32(0.03125)).astype(np.float32)
+    np.testing.assert_array_equal(dequantize(quantize(weight, bits, 32, zero_points=True), bits, 96), weight)
+
+
 @pytest.mark.parametrize("block_size", [32, 128])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_least_squares_beats_the_maximum_in_every_matrix(bits, block_size):
@@ -70,10 +105,11 @@ def test_weights_on_the_grid_come_back_exactly(bits):
     np.testing.assert_array_equal(dequantize(quantize(weight, bits, 32), bits, 64), weight)
 
 
-def test_blocks_of_zeros_stay_zero():
+@pytest.mark.parametrize("zero_points", [False, True])
+def test_blocks_of_zeros_stay_zero(zero_points):
     weight = gaussian(4, 96)
     weight[:, 32:64] = 0
-    restored = dequantize(quantize(weight, 4, 32), 4, 96)
+    restored = dequantize(quantize(weight, 4, 32, zero_points=zero_points), 4, 96)
     assert not restored[:, 32:64].any()
     assert restored[:, :32].any()
 
@@ -88,11 +124,15 @@ def test_low_half_of_a_byte_is_the_first_weight():
 
 def test_rows_do_not_depend_on_their_neighbours_nor_on_threads():
     weight = gaussian(3000, 200)
-    whole = quantize(weight, 4, 32)
+    whole = quantize(weight, 4, 32, zero_points=True)
+
+    def piece(start):
+        return quantize(weight[start : start + 7], 4, 32, zero_points=True)
+
     with ThreadPoolExecutor(4) as pool:
-        pieces = list(pool.map(lambda start: quantize(weight[start : start + 7], 4, 32), range(0, 3000, 7)))
-    np.testing.assert_array_equal(np.concatenate([piece.data for piece in pieces]), whole.data)
-    np.testing.assert_array_equal(np.concatenate([piece.scales for piece in pieces]), whole.scales)
+        pieces = list(pool.map(piece, range(0, 3000, 7)))
+    for of_whole, *of_pieces in zip(whole, *pieces, strict=True):
+        np.testing.assert_array_equal(np.concatenate(of_pieces), of_whole)
 
 
 @given(arrays.arrays(np.float32, 50, elements=st.floats(-(2.0**100), 2.0**100, width=32)))

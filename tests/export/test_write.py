@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from edge_assistant.errors import (
     CheckpointError,
     OutputBusyError,
     OutputExistsError,
+    OutputSpaceError,
     OutputWriteError,
     RecipeError,
 )
+from edge_assistant_export import write
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.write import export
@@ -32,22 +35,23 @@ EXPORT = """
     from pathlib import Path
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.recipe import Recipe
-    from edge_assistant_export.write import export
+    from edge_assistant_export import write
 
-    source, out = sys.argv[1:]
+    source, out, piece = sys.argv[1:]
+    write._PIECE = int(piece)
 
     def progress(stage, done, total):
         {at_progress}
 
     with Checkpoint.open(source) as checkpoint:
-        export(checkpoint, Recipe(), Path(out), progress)
+        write.export(checkpoint, Recipe(), Path(out), progress)
 """
 
 
-def export_in_a_child(checkpoint, out, at_progress, **options) -> subprocess.CompletedProcess:
+def export_in_a_child(checkpoint, out, at_progress, piece=write._PIECE, **options) -> subprocess.CompletedProcess:
     """Export in a process of its own, which does `at_progress` once the first weights are on the disk."""
     code = textwrap.dedent(EXPORT).format(at_progress=at_progress)
-    command = [sys.executable, "-c", code, checkpoint, out]
+    command = [sys.executable, "-c", code, checkpoint, out, str(piece)]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, **options)
 
 
@@ -117,22 +121,110 @@ def test_a_killed_export_leaves_no_bundle_and_the_next_one_succeeds(checkpoint, 
     assert killed.returncode == -signal.SIGKILL
     assert names_in(tmp_path) == [".out.partial"]
     (tmp_path / ".out.partial" / "left over").touch()
+    (tmp_path / ".out.partial" / ".fingerprint").write_text("that of another exporter")
     manifest = export_here(checkpoint, tmp_path / "out")
     assert names_in(tmp_path) == ["out"]
     assert "left over" not in manifest.files
 
 
-def test_an_interrupted_export_leaves_nothing(checkpoint, tmp_path):
-    child = export_in_a_child(checkpoint, tmp_path / "out", "os.kill(os.getpid(), signal.SIGINT)")
-    assert child.returncode == -signal.SIGINT
+KILLED_HALFWAY = "if done > total // 2: os.kill(os.getpid(), signal.SIGKILL)"
+
+
+def kill_halfway(checkpoint, out, monkeypatch, at_progress=KILLED_HALFWAY) -> int:
+    """Kill an export of small pieces halfway; return how many pieces it had noted as finished."""
+    monkeypatch.setattr(write, "_PIECE", 512)
+    child = export_in_a_child(checkpoint, out, at_progress, piece=512)
+    assert child.returncode < 0, child.stderr
+    return len((out.with_name(f".{out.name}.partial") / ".finished.jsonl").read_text().splitlines())
+
+
+@pytest.fixture
+def read_again(monkeypatch):
+    """Return the names of the tensors that are read from now on."""
+    names = []
+    tensor = Checkpoint.tensor
+    monkeypatch.setattr(
+        Checkpoint, "tensor", lambda self, name, rows=None: names.append(name) or tensor(self, name, rows)
+    )
+    return names
+
+
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGINT"])
+def test_an_export_goes_on_where_it_was_stopped(checkpoint, tmp_path, monkeypatch, read_again, end):
+    monkeypatch.setattr(write, "_PIECE", 512)
+    whole = export_here(checkpoint, tmp_path / "whole")
+    of_whole = len(read_again)
+    finished = kill_halfway(checkpoint, tmp_path / "out", monkeypatch, KILLED_HALFWAY.replace("SIGKILL", end))
+    read_again.clear()
+    assert export_here(checkpoint, tmp_path / "out").files == whole.files
+    assert finished > 20
+    assert len(read_again) < 0.8 * of_whole
+    assert names_in(tmp_path) == ["out", "whole"]
+
+
+def test_a_piece_that_a_power_cut_lost_is_written_again(checkpoint, tmp_path, monkeypatch):
+    whole = export_here(checkpoint, tmp_path / "whole")
+    kill_halfway(checkpoint, tmp_path / "out", monkeypatch)
+    weights = tmp_path / ".out.partial" / "model.onnx.data"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    journal = tmp_path / ".out.partial" / ".finished.jsonl"
+    journal.write_text(journal.read_text()[:-30])
+    assert export_here(checkpoint, tmp_path / "out").files == whole.files
+
+
+@pytest.mark.parametrize("change", ["recipe", "checkpoint"])
+def test_what_another_export_left_is_not_gone_on_with(checkpoint, tmp_path, monkeypatch, change):
+    source = shutil.copytree(checkpoint, tmp_path / "source")
+    kill_halfway(source, tmp_path / "out", monkeypatch)
+    recipe = {"block_size": 64} if change == "recipe" else {}
+    if change == "checkpoint":
+        tensors = {name: tensor * 2 for name, tensor in load_file(source / "model.safetensors").items()}
+        save_file(tensors, source / "model.safetensors")
+    expected = export_here(source, tmp_path / "fresh", **recipe).files
+    assert export_here(source, tmp_path / "out", **recipe).files == expected
+
+
+def test_texts_that_the_model_sampled_are_sampled_once(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_assistant_export.calibration_text._SAMPLED_TOKENS", 4)
+    sampled = []
+
+    def stop_at_the_weights(stage, _done, _total):
+        sampled.append(stage)
+        if stage == "weights":
+            raise KeyboardInterrupt
+
+    with Checkpoint.open(checkpoint) as opened:
+        with pytest.raises(KeyboardInterrupt):
+            export(opened, Recipe(cache="int8"), tmp_path / "out", stop_at_the_weights)
+        assert "calibration" in sampled
+        sampled.clear()
+        export(opened, Recipe(cache="int8"), tmp_path / "out", lambda stage, *_: sampled.append(stage))
+    assert "calibration" not in sampled
+    assert names_in(tmp_path) == ["out"]
+
+
+def test_an_interrupt_before_anything_is_finished_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge_assistant_export.write.rotary_tables", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_here(checkpoint, tmp_path / "out")
     assert names_in(tmp_path) == []
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_read(checkpoint, tmp_path, monkeypatch, read_again):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=10_000_000))
+    with pytest.raises(OutputSpaceError, match=r"0\.01 GB are free there: make room"):
+        export_here(checkpoint, tmp_path / "out")
+    assert names_in(tmp_path) == read_again == []
 
 
 def test_a_killed_replacement_keeps_the_old_bundle(checkpoint, tmp_path):
     export_here(checkpoint, tmp_path / "out")
     code = textwrap.dedent(EXPORT).format(at_progress="os.kill(os.getpid(), signal.SIGKILL)")
     code = code.replace("progress)", "progress, overwrite=True)")
-    command = [sys.executable, "-c", code, checkpoint, tmp_path / "out"]
+    command = [sys.executable, "-c", code, checkpoint, tmp_path / "out", "512"]
     assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
     Bundle.open(tmp_path / "out").verify()
 

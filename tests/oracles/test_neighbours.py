@@ -24,10 +24,13 @@ def checkpoint(request, tmp_path_factory):
     return synthesise(request.param, tmp_path_factory.mktemp("synth") / "checkpoint", dtype="float32")
 
 
-@pytest.fixture(scope="module", params=[32, 4], ids=["float32", "int4"])
+RECIPES = {"float32": {"bits": 32}, "int4": {}, "int4 with zero points": {"zero_points": True}}
+
+
+@pytest.fixture(scope="module", params=RECIPES.values(), ids=RECIPES)
 def bundle(request, checkpoint, export_bundle):
     # Without int8 arithmetic, so that what is compared is not how each reads a prompt in pieces.
-    return export_bundle(checkpoint, bits=request.param, accuracy_level=0)
+    return export_bundle(checkpoint, accuracy_level=0, **request.param)
 
 
 @pytest.fixture(scope="module")

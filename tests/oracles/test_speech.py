@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -287,6 +288,15 @@ def test_a_float32_graph_of_other_weights_is_refused(checkpoint, model, export_s
         speech_quality(model, bundle.path, manifest)
     with torch.no_grad():
         head.copy_(head.flip(0))
+
+
+def test_a_disk_with_too_little_room_is_refused_before_a_graph_is_written(one, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=10_000_000))
+    assert main(["speech", str(one), str(tmp_path / "out")]) == 1
+    errors = capsys.readouterr().err
+    assert f"{tmp_path / 'out'} needs 0.07 GB, and 0.01 GB are free there" in errors
+    assert "writing" not in errors
+    assert names_in(tmp_path) == []
 
 
 def names_in(folder: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""The boards the assistant is made for."""

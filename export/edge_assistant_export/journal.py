@@ -1,0 +1,52 @@
+"""Which pieces of the file of weights are finished: a line each, with the hash of what was written.
+
+A killed export is gone on with where its journal ends. A power cut may leave a line whose bytes never reached the disk,
+or a line that is torn itself: so a piece counts as finished only where the bytes that lie there have its line's hash.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class Journal:
+    """The journal of one folder; threads may write to it at the same time."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there, and go on after it."""
+        self._finished = dict(_read(path))
+        self._file = path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def hash_of(self, piece: str) -> str | None:
+        """Return the hash that a piece had when it was finished, None where it was not."""
+        return self._finished.get(piece)
+
+    def add(self, piece: str, sha256: str) -> None:
+        """Note that a piece is finished."""
+        with self._lock:
+            self._file.write(json.dumps([piece, sha256]) + "\n")
+            self._file.flush()
+
+
+def _read(path: Path) -> Iterator[tuple[str, str]]:
+    """Give the pieces of a journal, up to a line that was torn."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            piece, sha256 = json.loads(line)
+        except ValueError:
+            return
+        yield piece, sha256
