@@ -117,8 +117,8 @@ def _greedy(model: Any, heard: Mapping[str, npt.NDArray[Any]], manifest: SpeechM
 
 
 def _pooled(hidden: Float32, manifest: EmbeddingManifest) -> Float32:
-    mean: Float32 = hidden[0] if manifest.pooling == "cls" else hidden.mean(axis=0)
-    return mean
+    vector: Float32 = hidden[0] if manifest.pooling == "cls" else hidden.mean(axis=0)
+    return vector
 
 
 def _cosine(a: Float32, b: Float32) -> float:
