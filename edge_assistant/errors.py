@@ -13,6 +13,7 @@
     │   ├── BundleFileMissingError
     │   ├── BundleManifestError
     │   ├── BundleVersionError
+    │   ├── BundleKindError
     │   ├── BundleSizeError
     │   ├── BundleHashError
     │   └── BundleGraphError
@@ -46,6 +47,7 @@
         │   └── AdapterError                         a LoRA adapter that is broken or of another model
         │       └── UnsupportedAdapterError
         ├── HubAccessError     (PermissionError)
+        ├── ExtraMissingError  (ImportError)         a command whose packages are not installed
         ├── RecipeError                              a choice that no kernel knows
         ├── BoardTooSmallError (MemoryError)         a model and options that the board's memory cannot hold
         ├── OutputExistsError  (FileExistsError)     the bundle's folder is already there
@@ -171,6 +173,14 @@ class BundleVersionError(BundleError):
         super().__init__(f"{path} has format_version {found}, this runtime reads {known}: {mend}")
 
 
+class BundleKindError(BundleError):
+    """The bundle holds a model for something else."""
+
+    def __init__(self, path: Path, found: str, wanted: str) -> None:
+        """`path` is the manifest; `found` and `wanted` are kinds, such as `speech`."""
+        super().__init__(f"{path} is that of a bundle for {found}, and one for {wanted} is wanted: name another bundle")
+
+
 class BundleSizeError(BundleError):
     """A file is longer or shorter than the manifest says."""
 
@@ -276,14 +286,14 @@ class CheckpointError(ExportError):
 class UnsupportedArchitectureError(CheckpointError):
     """A model whose mathematics the exporter does not know: a bundle of it would answer nonsense."""
 
-    def __init__(self, path: Path, found: str) -> None:
-        """`path` is the file that says so, `found` what it says."""
-        super().__init__(
-            path,
-            f"{found} is not supported. Supported are Mistral and Mixtral models (MistralForCausalLM, "
-            f"MixtralForCausalLM, and the language part of Mistral3ForConditionalGeneration) with plain rotary "
-            f"positions and silu",
-        )
+    LANGUAGE = (
+        "Mistral and Mixtral models (MistralForCausalLM, MixtralForCausalLM, and the language part of "
+        "Mistral3ForConditionalGeneration) with plain rotary positions and silu"
+    )
+
+    def __init__(self, path: Path, found: str, supported: str = LANGUAGE) -> None:
+        """`path` is the file that says so, `found` what it says, `supported` what the command knows."""
+        super().__init__(path, f"{found} is not supported. Supported are {supported}")
 
 
 class AdapterError(CheckpointError):
@@ -308,6 +318,17 @@ class HubAccessError(ExportError, PermissionError):
     def __init__(self, name: str, problem: str, mend: str) -> None:
         """`name` is `organisation/model`; `problem` ends no sentence, `mend` says what to do."""
         super().__init__(f"{name} cannot be had from the hub: {problem}. {mend}")
+
+
+class ExtraMissingError(ExportError, ImportError):
+    """A command needs packages that are not installed."""
+
+    def __init__(self, command: str, extra: str, reason: ImportError) -> None:
+        """`extra` is the one of the exporter's distribution that brings them."""
+        super().__init__(
+            f"`{command}` needs packages that are not here ({reason}): install the extra {extra}, in the clone, with "
+            f"`pip install torch==2.13.0` and then `pip install --editable . --editable './export[{extra}]'`"
+        )
 
 
 class RecipeError(ExportError):
@@ -365,11 +386,11 @@ class OutputSpaceError(ExportError, OSError):
 class OutputWriteError(ExportError, OSError):
     """The bundle could not be written; nothing of it is left under its name."""
 
-    def __init__(self, path: Path, needed: int, reason: OSError) -> None:
-        """`path` is the bundle's folder, `needed` its size in bytes."""
+    def __init__(self, path: Path, needed: int | None, reason: OSError) -> None:
+        """`path` is the bundle's folder, `needed` its size in bytes, None where that is not known beforehand."""
+        space = "" if needed is None else f"the bundle needs {needed / 1e9:.2f} GB of space; "
         super().__init__(
-            f"{path} could not be written ({reason.strerror or reason}): "
-            f"the bundle needs {needed / 1e9:.2f} GB of space; nothing is left under its name"
+            f"{path} could not be written ({reason.strerror or reason}): {space}nothing is left under its name"
         )
 
 

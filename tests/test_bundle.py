@@ -11,25 +11,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_assistant import bundle as bundle_module
 from edge_assistant.bundle import (
     FORMAT_VERSION,
     AdapterSource,
     Architecture,
     AssistantSpec,
+    AudioSpec,
     Bundle,
     CacheSpec,
+    EmbeddingBundle,
+    EmbeddingManifest,
+    EncoderArchitecture,
     FileEntry,
     Manifest,
+    MelSpec,
+    Origin,
     Quantization,
     Source,
+    SpeechArchitecture,
+    SpeechBundle,
+    SpeechManifest,
+    SpeechTokens,
     Yarn,
     cache_bytes_per_token,
     find_model,
+    open_bundle,
+    read_manifest,
 )
+from edge_assistant.bundle import folder as folder_module
 from edge_assistant.errors import (
     BundleFileMissingError,
     BundleHashError,
+    BundleKindError,
     BundleManifestError,
     BundleSizeError,
     BundleVersionError,
@@ -250,8 +263,8 @@ def test_what_was_seen_is_hashed_again_only_by_verify(folder, tmp_path, monkeypa
 
     touch(folder / "tokenizer.json")
     hashed = []
-    real = bundle_module._sha256
-    monkeypatch.setattr(bundle_module, "_sha256", lambda path: hashed.append(path.name) or real(path))
+    real = folder_module._sha256
+    monkeypatch.setattr(folder_module, "_sha256", lambda path: hashed.append(path.name) or real(path))
     Bundle.open(folder, seen)
     assert hashed == ["tokenizer.json"]
 
@@ -289,3 +302,143 @@ def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+# The other kinds.
+
+SPEECH = SpeechManifest(
+    format_version=FORMAT_VERSION,
+    kind="speech",
+    name="ears",
+    created_by="a test",
+    architecture=SpeechArchitecture("whisper", 384, 4, 4, 6, 6, 64, 51865, 448),
+    bits=8,
+    audio=AudioSpec(16000, 1, MelSpec(80, 400, 160, 3000)),
+    tokens=SpeechTokens(50258, (50257,), {"en": 50259}, 50359, 50358, 50363, 50362, (1, 2), (220,)),
+    licence="MIT",
+    source=Origin("openai/whisper-tiny", "abc"),
+    files={},
+    quality={"kl": 0.01},
+)
+EMBEDDING = EmbeddingManifest(
+    format_version=FORMAT_VERSION,
+    kind="embedding",
+    name="finder",
+    created_by="a test",
+    architecture=EncoderArchitecture("bert", 12, 384, 12, 30522),
+    bits=32,
+    embedding_size=384,
+    pooling="cls",
+    normalize=True,
+    max_length=512,
+    pad_id=0,
+    query_prompt="query: ",
+    passage_prompt="",
+    licence=None,
+    source=Origin("BAAI/bge-small-en-v1.5", None),
+    files={},
+    quality={"min_cosine": 0.99},
+)
+OTHERS = [SPEECH, EMBEDDING]
+CLASSES = {"language": Bundle, "speech": SpeechBundle, "embedding": EmbeddingBundle}
+
+
+def of_kind(path: Path, manifest) -> Path:
+    """A bundle whose files are small, of the kind of a manifest."""
+    path.mkdir()
+    names = {*manifest.REQUIRED, *({"mel_filters.npy"} if manifest.KIND == "speech" else ())}
+    for name in names:
+        (path / name).write_bytes(name.encode() * 10)
+    write_manifest(path, replace(manifest, files={name: FileEntry.of(path / name) for name in sorted(names)}))
+    return path
+
+
+@pytest.fixture(params=[MANIFEST, *OTHERS], ids=lambda manifest: manifest.KIND)
+def any_kind(request, tmp_path) -> Path:
+    return of_kind(tmp_path / "any", request.param)
+
+
+@pytest.mark.parametrize("manifest", OTHERS, ids=lambda manifest: manifest.KIND)
+def test_other_kinds_read_what_they_write_and_no_other_key(manifest):
+    raw = json.loads(manifest.to_json())
+    assert type(manifest).from_json(manifest.to_json()) == manifest
+    inner = [value for key, value in raw.items() if isinstance(value, dict) and key not in ("files", "quality")]
+    for section in (raw, *inner):
+        for key in set(section) - {"kind"}:
+            value = section.pop(key)
+            with pytest.raises(BundleManifestError, match=f"{key}: Field required"):
+                type(manifest).from_json(json.dumps(raw))
+            section[key] = value
+        section["nonsense"] = 1
+        with pytest.raises(BundleManifestError, match="nonsense: Unexpected"):
+            type(manifest).from_json(json.dumps(raw))
+        del section["nonsense"]
+
+
+def test_a_language_model_says_no_kind_and_stays_byte_for_byte():
+    path = Path(__file__).parents[1] / "models" / "home-mini" / "manifest.json"
+    text = path.read_text(encoding="utf-8")
+    assert "kind" not in json.loads(text)
+    assert Manifest.from_json(text).to_json() == text
+
+
+def test_every_kind_is_opened_by_what_it_says(any_kind, tmp_path):
+    kind = read_manifest(any_kind).KIND
+    bundle = open_bundle(any_kind, tmp_path / "seen.json")
+    assert type(bundle) is CLASSES[kind]
+    bundle.verify()
+    for other, opener in CLASSES.items():
+        if other == kind:
+            assert opener.open(any_kind).manifest == bundle.manifest
+        else:
+            with pytest.raises(BundleKindError, match=f"for {kind}, and one for {other} is wanted"):
+                opener.open(any_kind)
+
+
+def test_every_kind_is_checked_by_the_same_code(any_kind, tmp_path):
+    seen = tmp_path / "seen.json"
+    manifest = open_bundle(any_kind, seen).manifest
+    for name in manifest.files:
+        content = (any_kind / name).read_bytes()
+        (any_kind / name).write_bytes(content[:-1])
+        with pytest.raises(BundleSizeError, match=name):
+            open_bundle(any_kind, seen)
+        (any_kind / name).write_bytes(content)
+        damage(any_kind / name)
+        touch(any_kind / name)
+        with pytest.raises(BundleHashError, match=name):
+            open_bundle(any_kind, seen)
+        (any_kind / name).unlink()
+        with pytest.raises(BundleFileMissingError, match=name):
+            open_bundle(any_kind, seen)
+        (any_kind / name).write_bytes(content)
+        edit_manifest(any_kind, lambda raw, name=name: raw["files"].pop(name))
+        with pytest.raises(BundleManifestError, match=f"{name} is not listed"):
+            open_bundle(any_kind)
+        write_manifest(any_kind, manifest)
+
+
+@pytest.mark.parametrize(("version", "error"), [(1, BundleManifestError), (2, BundleVersionError)])
+def test_a_kind_that_is_not_known_is_refused(any_kind, version, error):
+    edit_manifest(any_kind, lambda raw: raw.update(kind="vision", format_version=version))
+    with pytest.raises(error):
+        open_bundle(any_kind)
+    with pytest.raises(error):
+        read_manifest(any_kind)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "section", "key", "value"),
+    [
+        (SPEECH, "architecture", "family", "wav2vec2"),
+        (SPEECH, "tokens", "start", 51865),
+        (SPEECH, "tokens", "suppressed", [-1]),
+        (SPEECH, "audio", "sampling_rate", 0),
+        (EMBEDDING, "architecture", "family", "gpt2"),
+    ],
+)
+def test_values_of_other_kinds_that_cannot_be_are_refused(manifest, section, key, value):
+    raw = json.loads(manifest.to_json())
+    raw[section][key] = value
+    with pytest.raises(BundleManifestError, match=section):
+        type(manifest).from_json(json.dumps(raw))

@@ -8,7 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_assistant.bundle import MANIFEST_FILE, Bundle, Manifest, cache_bytes_per_token, find_model
+from edge_assistant.bundle import (
+    MANIFEST_FILE,
+    AnyManifest,
+    Manifest,
+    SpeechManifest,
+    cache_bytes_per_token,
+    find_model,
+    open_bundle,
+    read_manifest,
+)
 from edge_assistant.config import Settings, state_directory
 
 if TYPE_CHECKING:
@@ -26,7 +35,7 @@ def list_models(args: Namespace) -> int:
         print(json.dumps(rows, ensure_ascii=False, indent=2))
         return 0
     for row in rows:
-        print(f"{row['name']:20} {row['bits']:>2} bit {row['bytes'] / _MB:8.1f} MB  {row['path']}")
+        print(f"{row['name']:20} {row['bits']:>2} bit {row['bytes'] / _MB:8.1f} MB  {row['kind']:9}  {row['path']}")
     if not rows:
         print("no models in", *settings.model_folders, sep="\n  ")
     return 0
@@ -36,36 +45,55 @@ def inspect(args: Namespace) -> int:
     """Show what a model is, and how many tokens its cache holds with these settings."""
     settings = Settings.load(args.config)
     path = find_model(args.model, settings.model_folders)
-    manifest = _manifest(path)
+    manifest = read_manifest(path)
     if args.json:
         print(json.dumps({"path": str(path), **asdict(manifest)}, ensure_ascii=False, indent=2))
         return 0
-    shape, stored, per_token = manifest.architecture, manifest.quantization, cache_bytes_per_token(manifest)
-    budget = settings.engine.kv_cache_bytes
-    context = f"{min(budget // per_token, shape.max_positions)} of {shape.max_positions} tokens in {budget} bytes"
+    quality = ", ".join(f"{name} {value:.4g}" for name, value in (manifest.quality or {}).items())
     facts = {
         "name": manifest.name,
+        "kind": manifest.KIND,
         "path": path,
         "made by": manifest.created_by,
-        "from": f"{manifest.source.name} ({manifest.source.layout})",
+        "from": manifest.source.name,
         "licence": manifest.licence or "not stated",
-        "layers": f"{shape.n_layers} of {shape.hidden_size}, {shape.n_heads} heads over {shape.n_kv_heads}",
-        "vocabulary": f"{shape.vocab_size} tokens, instruct format {manifest.instruct or 'none'}",
-        "weights": f"{stored.bits} bit in blocks of {stored.block_size}, head {stored.lm_head_bits} bit",
+        **_facts(manifest, settings.engine.kv_cache_bytes),
         "size": f"{_bundle_bytes(manifest) / _MB:.1f} MB",
-        "cache": f"{manifest.cache.type}, {per_token} bytes a token, {context}",
-        "quality": ", ".join(f"{name} {value:.4g}" for name, value in (manifest.quality or {}).items())
-        or "not measured",
+        "quality": quality or "not measured",
     }
     for name, value in facts.items():
         print(f"{name + ':':12}{value}")
     return 0
 
 
+def _facts(manifest: AnyManifest, budget: int) -> dict[str, str]:
+    """Return what is only said of a kind; `budget` is the cache's, in bytes."""
+    if isinstance(manifest, Manifest):
+        shape, stored, per_token = manifest.architecture, manifest.quantization, cache_bytes_per_token(manifest)
+        context = f"{min(budget // per_token, shape.max_positions)} of {shape.max_positions} tokens in {budget} bytes"
+        return {
+            "layout": manifest.source.layout,
+            "layers": f"{shape.n_layers} of {shape.hidden_size}, {shape.n_heads} heads over {shape.n_kv_heads}",
+            "vocabulary": f"{shape.vocab_size} tokens, instruct format {manifest.instruct or 'none'}",
+            "weights": f"{stored.bits} bit in blocks of {stored.block_size}, head {stored.lm_head_bits} bit",
+            "cache": f"{manifest.cache.type}, {per_token} bytes a token, {context}",
+        }
+    if isinstance(manifest, SpeechManifest):
+        heard, languages = manifest.audio, len(manifest.tokens.languages)
+        return {
+            "weights": f"{manifest.architecture.family}, {manifest.bits} bit",
+            "hears": f"{heard.sampling_rate} samples a second, {languages or 'no choice of'} languages",
+        }
+    return {
+        "weights": f"{manifest.architecture.family}, {manifest.bits} bit",
+        "vector": f"{manifest.embedding_size} numbers of up to {manifest.max_length} tokens, by {manifest.pooling}",
+    }
+
+
 def verify(args: Namespace) -> int:
     """Hash every file of a model."""
     path = find_model(args.model, Settings.load(args.config).model_folders)
-    Bundle.open(path).verify()
+    open_bundle(path).verify()
     print(f"{path}: every file is what its manifest says")
     return 0
 
@@ -73,14 +101,14 @@ def verify(args: Namespace) -> int:
 def add(args: Namespace) -> int:
     """Copy a model into the state directory under its own name; the copy takes its place once it is verified."""
     path = find_model(args.model, Settings.load(args.config).model_folders)
-    manifest = _manifest(path)
+    manifest = read_manifest(path)
     target = state_directory() / "models" / manifest.name
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name in (MANIFEST_FILE, *manifest.files):
         shutil.copy2(path / name, partial / name)
-    Bundle.open(partial).verify()
+    open_bundle(partial).verify()
     if target.exists():
         shutil.rmtree(target)
     partial.rename(target)
@@ -88,14 +116,11 @@ def add(args: Namespace) -> int:
     return 0
 
 
-def _manifest(path: Path) -> Manifest:
-    return Manifest.from_json((path / MANIFEST_FILE).read_bytes(), path / MANIFEST_FILE)
-
-
-def _bundle_bytes(manifest: Manifest) -> int:
+def _bundle_bytes(manifest: AnyManifest) -> int:
     return sum(entry.bytes for entry in manifest.files.values())
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    manifest = _manifest(path)
-    return {"name": path.name, "bits": manifest.quantization.bits, "bytes": _bundle_bytes(manifest), "path": str(path)}
+    manifest = read_manifest(path)
+    size = _bundle_bytes(manifest)
+    return {"name": path.name, "kind": manifest.KIND, "bits": manifest.bits, "bytes": size, "path": str(path)}

@@ -14,15 +14,13 @@ With an adapter, every tensor is given as the adapter makes it: whoever reads a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from edge_assistant.bundle import Architecture as ModelConfig
@@ -32,6 +30,7 @@ from edge_assistant_export.adapter import Adapter
 from edge_assistant_export.hub import ADAPTER_CONFIG, Location, locate, locate_adapter, read_index
 from edge_assistant_export.layouts import LAYOUTS, Layout, LayoutName, expected_shapes
 from edge_assistant_export.safetensors_file import Float32, SafetensorsFile
+from edge_assistant_export.small_files import read_json, read_licence
 from edge_assistant_export.vocab import Vocabulary
 
 __all__ = ["Checkpoint", "ModelConfig"]
@@ -65,7 +64,7 @@ class Checkpoint:
         self.revision = location.revision
         self._layout = layout
         config_path = self.folder / layout.config_file
-        self.config: ModelConfig = layout.read_config(config_path, _read_json(config_path))
+        self.config: ModelConfig = layout.read_config(config_path, read_json(config_path))
         self._files: dict[str, SafetensorsFile] = {}
         self.adapter: Adapter | None = None
         try:
@@ -201,7 +200,7 @@ class Checkpoint:
             if path.is_file():
                 return path.read_text(encoding="utf-8")
         path = self.folder / "tokenizer_config.json"
-        return str(_read_json(path).get("chat_template") or "") if path.is_file() else None
+        return str(read_json(path).get("chat_template") or "") if path.is_file() else None
 
     @property
     def assistant(self) -> AssistantSpec | None:
@@ -217,18 +216,7 @@ class Checkpoint:
     @property
     def licence(self) -> str | None:
         """What the model card's head says; None where there is no card or it says nothing."""
-        path = self.folder / "README.md"
-        card = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        if not card.startswith("---"):
-            return None
-        try:
-            head = yaml.safe_load(card.split("---", 2)[1])
-        except yaml.YAMLError:
-            return None
-        if not isinstance(head, dict):
-            return None
-        licence = head.get("license_name") or head.get("license")
-        return str(licence) if licence else None
+        return read_licence(self.folder)
 
     def _find_tensors(self) -> dict[str, tuple[SafetensorsFile, str]]:
         """Return the file and stored name of every tensor by its canonical name, all of them checked."""
@@ -297,16 +285,6 @@ def _find_layout(folder: Path, *, weights: bool) -> Layout:
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
         mend = "; weights that PyTorch pickled (.bin, .pth) are not read: save them as safetensors first"
     raise CheckpointError(folder, f"it has no weights ({wanted}){mend}")
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(path, f"it is no JSON ({error}); download it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(path, "it holds no object; download it again")
-    return content
 
 
 def _listed(names: list[str]) -> str:

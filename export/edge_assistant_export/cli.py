@@ -17,13 +17,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from edge_assistant.errors import EdgeAssistantError, RecipeError, UnknownBoardError
+from edge_assistant.errors import EdgeAssistantError, ExtraMissingError, RecipeError, UnknownBoardError
 from edge_assistant_export import __version__
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from edge_assistant.bundle import Manifest
+    from edge_assistant.bundle import AnyManifest, EmbeddingManifest, Manifest, SpeechManifest
     from edge_assistant.device.boards import Target
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.estimate import Estimate
@@ -37,6 +37,8 @@ examples:
   edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --for pi5-8gb
   edge-assistant-export verify models/mistral-7b --reference mistralai/Mistral-7B-Instruct-v0.3
   edge-assistant-export synth --shape mistral-7b --layers 4 /tmp/small
+  edge-assistant-export speech openai/whisper-base models/whisper-base
+  edge-assistant-export embedding BAAI/bge-small-en-v1.5 models/bge-small
 
 exit codes:
   0  done    1  the work failed, and nothing was left under the output's name    2  wrong usage    130  interrupted
@@ -72,6 +74,23 @@ examples:
   edge-assistant-export synth --shape mistral-7b /data/mistral-7b-shape
   edge-assistant-export synth --shape mistral-small --layers 2 /tmp/small
 """
+_SPEECH = """\
+examples:
+  edge-assistant-export speech openai/whisper-base models/whisper-base
+  edge-assistant-export speech UsefulSensors/moonshine-tiny models/moonshine-tiny --bits 32
+
+Needs the extra `speech`, which brings torch and optimum-onnx. The last lines say how far the bundle is from its
+checkpoint on noise: the KL divergence (nats), and the share of tokens of which both think the same the likeliest.
+"""
+_EMBEDDING = """\
+examples:
+  edge-assistant-export embedding BAAI/bge-small-en-v1.5 models/bge-small
+  edge-assistant-export embedding intfloat/e5-small-v2 models/e5 --query-prompt "query: " --passage-prompt "passage: "
+  edge-assistant-export embedding ~/bert-base models/bert --pooling mean --bits 32
+
+Needs the extra `speech`, which brings torch and optimum-onnx. The last lines say how far the bundle is from its
+checkpoint: the mean and the least cosine between their vectors of a few sentences.
+"""
 
 
 _BOARDS = """\
@@ -105,7 +124,7 @@ def build_parser() -> ArgumentParser:
     """Return the parser; what it parses has `run`, the command's function, and `parser`, its own parser."""
     parser = ArgumentParser(
         prog="edge-assistant-export",
-        description="Make a Mistral checkpoint into a bundle that a board can run.",
+        description="Make a checkpoint into a bundle that a board can run.",
         epilog=_EPILOG,
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -116,6 +135,8 @@ def build_parser() -> ArgumentParser:
     _add_verify(commands)
     _add_synth(commands)
     _add_boards(commands)
+    _add_speech(commands)
+    _add_embedding(commands)
     return parser
 
 
@@ -221,6 +242,36 @@ def _add_synth(commands: _SubParsersAction[ArgumentParser]) -> None:
 def _add_boards(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser = _add(commands, "boards", _boards, "list the boards that a model can be made for", _BOARDS)
     parser.add_argument("--json", action="store_true", help="print all that is known of them, one JSON array")
+
+
+def _add_speech(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _add(
+        commands, "speech", _speech, "export a Whisper or Moonshine to a bundle of speech recognition", _SPEECH
+    )
+    _add_optimum(parser)
+
+
+def _add_embedding(commands: _SubParsersAction[ArgumentParser]) -> None:
+    summary = "export a BERT-like sentence encoder to a bundle of embeddings"
+    parser = _add(commands, "embedding", _embedding, summary, _EMBEDDING)
+    _add_optimum(parser)
+    add = parser.add_argument
+    add("--pooling", metavar="mean|cls", help="what of a text becomes its vector (default: what modules.json says)")
+    add("--query-prompt", metavar="TEXT", help="what stands before a question (default: what the checkpoint says)")
+    add("--passage-prompt", metavar="TEXT", help="what stands before a text to be found (default: as above)")
+
+
+def _add_optimum(parser: ArgumentParser) -> None:
+    """Add what exports through optimum have in common."""
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", help="a folder, or the id of a model on the hub")
+    add("out", type=Path, metavar="OUT", help="the bundle's folder, which must not exist yet")
+    add("--bits", type=int, default=8, metavar="8|32", help="bits of a weight (default: 8); 32 keeps float32")
+    add("--name", help="what the bundle calls itself (default: as its folder)")
+    add("--licence", help="the licence of the weights (default: what the checkpoint says)")
+    add("--revision", help="branch, tag or commit on the hub")
+    add("--overwrite", action="store_true", help="replace a bundle that is already there")
+    add("--json", action="store_true", help="print one JSON object on standard output, all else on standard error")
 
 
 def _refuse(parser: ArgumentParser, unknown: Sequence[str]) -> NoReturn:
@@ -334,11 +385,11 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
     )
 
 
-def _summary_text(out: Path, manifest: Manifest, seconds: float) -> str:
+def _summary_text(out: Path, manifest: AnyManifest, seconds: float) -> str:
     """Return a table of the files, and how long they took."""
     rows = [(name, entry.bytes) for name, entry in manifest.files.items()]
     total = sum(size for _, size in rows)
-    table = "\n".join(f"  {name:<18}{_size(size):>10}" for name, size in (*rows, ("in all", total)))
+    table = "\n".join(f"  {name:<26}{_size(size):>10}" for name, size in (*rows, ("in all", total)))
     rate = total / seconds / 1e6
     return f"{out} is ready after {seconds:.1f} s ({rate:.0f} MB/s written)\n{table}"
 
@@ -412,3 +463,69 @@ def _board_json(target: Target) -> dict[str, object]:
     board = target.board.model_dump(mode="json", exclude={"variants"})
     known = {"name": target.name, "title": target.title, "usable_bytes": target.usable_bytes}
     return known | target.variant.model_dump() | {"board": board}
+
+
+def _speech(args: Namespace) -> None:
+    from edge_assistant_export.publish import check_output
+    from edge_assistant_export.speech import SPEECH_FILES, describe_speech, open_speech
+
+    check_output(args.out, SPEECH_FILES, overwrite=args.overwrite)
+    checkpoint = open_speech(args.checkpoint, args.revision)
+    manifest = describe_speech(checkpoint, bits=args.bits, name=_name(args), licence=args.licence)
+    with _extra(args, "speech"):
+        from edge_assistant_export.with_optimum import export_speech
+    started = time.perf_counter()
+    manifest = export_speech(checkpoint, manifest, args.out, _stage, overwrite=args.overwrite)
+    _print_result(args, manifest, time.perf_counter() - started)
+
+
+def _embedding(args: Namespace) -> None:
+    from edge_assistant_export.embedding import EMBEDDING_FILES, EmbeddingRecipe, describe_embedding, open_embedding
+    from edge_assistant_export.publish import check_output
+
+    recipe = EmbeddingRecipe(args.bits, args.pooling, args.query_prompt, args.passage_prompt, args.licence)
+    check_output(args.out, EMBEDDING_FILES, overwrite=args.overwrite)
+    checkpoint = open_embedding(args.checkpoint, args.revision)
+    manifest = describe_embedding(checkpoint, recipe, _name(args))
+    with _extra(args, "speech"):
+        from edge_assistant_export.with_optimum import export_embedding
+    started = time.perf_counter()
+    manifest = export_embedding(checkpoint, manifest, args.out, _stage, overwrite=args.overwrite)
+    _print_result(args, manifest, time.perf_counter() - started)
+
+
+def _name(args: Namespace) -> str:
+    return str(args.name or args.out.absolute().name)
+
+
+@contextmanager
+def _extra(args: Namespace, extra: str) -> Iterator[None]:
+    """Import what an extra brings, which may take a while and warn of itself.
+
+    Raises:
+        ExtraMissingError: It is not installed.
+    """
+    import warnings
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except ImportError as error:
+        raise ExtraMissingError(args.parser.prog, extra, error) from error
+
+
+def _stage(what: str) -> None:
+    print(f"edge-assistant-export: {what}", file=sys.stderr, flush=True)
+
+
+def _print_result(args: Namespace, manifest: SpeechManifest | EmbeddingManifest, seconds: float) -> None:
+    """Print the files and how far the bundle is from its checkpoint."""
+    report = sys.stderr if args.json else sys.stdout
+    print(_summary_text(args.out, manifest, seconds), file=report)
+    for name, value in manifest.quality.items():
+        print(f"  {name:<26}{value:>10.4g}", file=report)
+    if args.json:
+        files = {name: entry.bytes for name, entry in manifest.files.items()}
+        made = {"seconds": round(seconds, 3), "bytes": sum(files.values()), "files": files}
+        said = {"kind": manifest.kind, "licence": manifest.licence, "quality": manifest.quality}
+        print(json.dumps({"bundle": str(args.out), "name": manifest.name, **said, **made}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -59,8 +59,12 @@ class Location:
     """The commit, None for a folder that did not come from the hub."""
 
 
-def locate(path_or_hub_id: str | Path, revision: str | None = None, *, weights: bool = True) -> Location:
+def locate(
+    path_or_hub_id: str | Path, revision: str | None = None, *, weights: bool = True, also: Sequence[str] = ()
+) -> Location:
     """Return the folder of a checkpoint, fetching it where it is a hub id, with its weights or without.
+
+    `also` are patterns of small files to fetch beside those of a language model.
 
     A folder of the hub's cache (`models--organisation--model`, or one of its snapshots) is known by its name.
 
@@ -68,7 +72,7 @@ def locate(path_or_hub_id: str | Path, revision: str | None = None, *, weights: 
         CheckpointError: It is neither a folder nor looks like a hub id, or a plain folder was given with a revision.
         HubAccessError: The hub does not give it.
     """
-    return _locate(path_or_hub_id, revision, "checkpoint", partial(_fetch_checkpoint, weights=weights))
+    return _locate(path_or_hub_id, revision, "checkpoint", partial(_fetch_checkpoint, weights=weights, also=also))
 
 
 def locate_adapter(path_or_hub_id: str | Path, revision: str | None = None) -> Location:
@@ -122,9 +126,9 @@ def _read_ref(cache: Path, name: str) -> str | None:
     return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
 
 
-def _fetch_checkpoint(name: str, revision: str | None, *, weights: bool) -> Path:
+def _fetch_checkpoint(name: str, revision: str | None, *, weights: bool, also: Sequence[str]) -> Path:
     """Return the folder into which the hub's files were fetched; what is in the cache is not fetched again."""
-    folder = Path(snapshot_download(name, revision=revision, allow_patterns=_SMALL_FILES))
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_SMALL_FILES, *also]))
     for layout in LAYOUTS:
         if weights and (folder / layout.config_file).is_file():
             had = _blobs(folder)

@@ -83,7 +83,7 @@ def _prepare(folder: Path, fingerprint: str) -> None:
     if fingerprint and note.is_file() and note.read_text(encoding="utf-8") == fingerprint:
         return
     for stale in folder.iterdir():
-        stale.unlink()
+        shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     if fingerprint:
         replace_file(note, fingerprint.encode())
 
@@ -120,6 +120,12 @@ def write_file(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_file(path: Path) -> None:
+    """Make a file durable that another hand has written."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())
 
 

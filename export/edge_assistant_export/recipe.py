@@ -55,13 +55,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what no kernel knows."""
-        _check("bits", self.bits, get_args(Bits))
-        _check("block_size", self.block_size, get_args(BlockSize))
-        _check("lm_head_bits", self.lm_head_bits, (None, *get_args(HeadBits)))
-        _check("method", self.method, get_args(Method))
-        _check("accuracy_level", self.accuracy_level, (0, 4))
-        _check("cache", self.cache, get_args(CacheType))
-        _check("instruct", self.instruct, (None, *get_args(InstructVersion)))
+        check_choice("bits", self.bits, get_args(Bits))
+        check_choice("block_size", self.block_size, get_args(BlockSize))
+        check_choice("lm_head_bits", self.lm_head_bits, (None, *get_args(HeadBits)))
+        check_choice("method", self.method, get_args(Method))
+        check_choice("accuracy_level", self.accuracy_level, (0, 4))
+        check_choice("cache", self.cache, get_args(CacheType))
+        check_choice("instruct", self.instruct, (None, *get_args(InstructVersion)))
         if self.zero_points and self.method == "maximum":
             raise RecipeError("zero_points", "true", "false", ("false, as method is maximum",))
         if self.sequence_length is not None and self.sequence_length < 1:
@@ -120,7 +120,12 @@ class Recipe:
         return self.sequence_length
 
 
-def _check(option: str, value: object, allowed: tuple[object, ...]) -> None:
+def check_choice(option: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Refuse a value that is none of those allowed.
+
+    Raises:
+        RecipeError: It names the nearest one.
+    """
     if value in allowed:
         return
     numbers = [known for known in allowed if isinstance(known, int)]

@@ -153,7 +153,7 @@ def _distances(ids: Sequence[int], expected: Float32, found: Float32) -> Float32
     result = np.empty((len(following), 4), np.float32)
     for start in range(0, len(following), _ROWS):
         rows = slice(start, min(start + _ROWS, len(following)))
-        log_p, log_q = _log_softmax(expected[rows]), _log_softmax(found[rows])
+        log_p, log_q = log_softmax(expected[rows]), log_softmax(found[rows])
         each, token = np.arange(rows.stop - start), following[rows]
         result[rows, 0] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
         result[rows, 1] = log_p.argmax(axis=1) == log_q.argmax(axis=1)
@@ -162,7 +162,8 @@ def _distances(ids: Sequence[int], expected: Float32, found: Float32) -> Float32
     return result
 
 
-def _log_softmax(logits: Float32) -> Float32:
+def log_softmax(logits: Float32) -> Float32:
+    """Return the logarithms of the chances that logits [n, vocab] speak of."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     result: Float32 = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from edge_assistant import cli, config
-from edge_assistant.bundle import WEIGHTS_FILE, Bundle
+from edge_assistant.bundle import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    AudioSpec,
+    Bundle,
+    FileEntry,
+    Origin,
+    SpeechArchitecture,
+    SpeechManifest,
+    SpeechTokens,
+)
 
 
 @pytest.fixture
@@ -72,3 +83,50 @@ def test_bench_measures_both_speeds_and_the_memory(bundle: Path, capsys: pytest.
         "load_s", "prefill_tokens_per_s", "decode_tokens_per_s", "anonymous_bytes", "file_bytes"
     }  # fmt: skip
     assert all(value > 0 for value in result.values())
+
+
+@pytest.fixture
+def ears() -> Path:
+    """A bundle of another kind, in the folder in which models are looked for."""
+    path = config.state_directory() / "models" / "ears"
+    path.mkdir(parents=True)
+    for name in ("encoder_model.onnx", "decoder_model_merged.onnx", "tokenizer.json"):
+        (path / name).write_bytes(b"not a graph, but as long as one that is not")
+    files = {file.name: FileEntry.of(file) for file in path.iterdir()}
+    manifest = SpeechManifest(
+        format_version=FORMAT_VERSION,
+        kind="speech",
+        name="ears",
+        created_by="a test",
+        architecture=SpeechArchitecture("moonshine", 288, 6, 6, 8, 8, 36, 32768, 194),
+        bits=8,
+        audio=AudioSpec(16000, 895, None),
+        tokens=SpeechTokens(1, (2,), {}, None, None, None, None, (), ()),
+        licence="MIT",
+        source=Origin("a test", None),
+        files=files,
+        quality={"kl": 0.25},
+    )
+    (path / MANIFEST_FILE).write_text(manifest.to_json())
+    return path
+
+
+def test_models_of_every_kind_are_listed_inspected_verified_and_added(
+    bundle: Path, ears: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["models", "add", str(bundle)]) == cli.OK
+    assert cli.main(["models", "add", str(ears)]) == cli.OK
+    assert cli.main(["models", "verify", "ears"]) == cli.OK
+    capsys.readouterr()
+    assert cli.main(["models", "list", "--json"]) == cli.OK
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert (rows["ears"]["kind"], rows["ears"]["bits"]) == ("speech", 8)
+    assert rows[Bundle.open(bundle).manifest.name]["kind"] == "language"
+    assert cli.main(["models", "inspect", "ears"]) == cli.OK
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("moonshine, 8 bit", "16000 samples a second", "kl 0.25", "MIT"))
+
+
+def test_a_model_of_another_kind_does_not_answer(ears: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "--model", "ears"]) == cli.FAILED
+    assert "is that of a bundle for speech, and one for language is wanted" in capsys.readouterr().err

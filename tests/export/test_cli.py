@@ -201,6 +201,6 @@ def test_help_documents_the_exit_codes(capsys):
     assert run("--help") == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("model", "verify", "synth", "boards", "exit codes", "130"))
-    for command in ("model", "verify", "synth", "boards"):
+    for command in ("model", "verify", "synth", "boards", "speech", "embedding"):
         assert run(command, "--help") == 0
         assert "examples:" in capsys.readouterr().out

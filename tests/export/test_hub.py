@@ -64,20 +64,22 @@ class Handler(BaseHTTPRequestHandler):
         elif parts[1] == "gated":
             self._send(403, b"", {"X-Error-Code": "GatedRepo"})
         else:
-            self._send_file(parts[-1])
+            self._send_file("/".join(parts[4:]))
 
     def _describe(self, name: str, rest: list[str]) -> None:
         if name not in {"tiny/model", "tiny/gated"}:
             return self._send(401, b"", {"X-Error-Code": "RepoNotFound"})
         if rest[1:] and rest[1] not in {"main", COMMIT}:
             return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        files = sorted(self.server.folder.iterdir())
+        folder = self.server.folder
+        files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
         if rest[:1] == ["tree"]:
             tree = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": etag(file)} for file in files
+                {"type": "file", "path": name, "size": file.stat().st_size, "oid": etag(file)}
+                for name, file in files.items()
             ]
             return self._send(200, json.dumps(tree).encode(), {})
-        siblings = [{"rfilename": file.name} for file in files]
+        siblings = [{"rfilename": name} for name in files]
         return self._send(200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode(), {})
 
     def _send_file(self, name: str) -> None:
@@ -126,7 +128,7 @@ def hub(tiny_checkpoint, mistral_layout, tmp_path):
 def open_checkpoint(tmp_path):
     """Return a function that opens a hub id, in a process and with a cache of its own, and returns what is said."""
 
-    def open_checkpoint(address: tuple[str, int], *arguments: str, offline: bool = False) -> str:
+    def open_checkpoint(address: tuple[str, int], *arguments: str, offline: bool = False, program: str = OPEN) -> str:
         environment = {
             "HF_ENDPOINT": f"http://{address[0]}:{address[1]}",
             "HF_HOME": str(tmp_path / "hf"),
@@ -134,7 +136,7 @@ def open_checkpoint(tmp_path):
             "HF_HUB_DISABLE_XET": "1",
             "PYTHONPATH": ":".join(sys.path),
         }
-        command = [sys.executable, "-c", OPEN, *arguments]
+        command = [sys.executable, "-c", program, *arguments]
         result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert result.returncode == 0, result.stderr
         return result.stdout.strip()
@@ -176,6 +178,26 @@ def test_weights_that_arrive_broken_are_removed_and_fetched_again(hub, open_chec
     hub.fetched.clear()
     assert open_checkpoint(hub.server_address, "tiny/model").startswith("huggingface tiny/model")
     assert hub.fetched == {"model.safetensors"}
+
+
+PRETRAINED = """
+import sys
+from edge_assistant_export.pretrained import Pretrained
+checkpoint = Pretrained.open("tiny/model", None, ["bert"], ["modules.json", "*_Pooling/config.json"])
+print(checkpoint.source.name, checkpoint.source.revision, checkpoint.licence)
+"""
+
+
+def test_what_a_model_of_another_kind_needs_is_fetched_as_well(hub, open_checkpoint):
+    (hub.folder / "config.json").write_text('{"model_type": "bert"}')
+    (hub.folder / "modules.json").write_text("[]")
+    for name in ("1_Pooling", "onnx"):
+        (hub.folder / name).mkdir()
+        (hub.folder / name / "config.json").write_text("{}")
+    said = open_checkpoint(hub.server_address, program=PRETRAINED)
+    assert said == f"tiny/model {COMMIT} apache-2.0"
+    assert {"modules.json", "1_Pooling/config.json", "model.safetensors", "tokenizer.json"} <= hub.fetched
+    assert not {"onnx/config.json", "training.log", "consolidated.safetensors"} & hub.fetched
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""The contract between the exporter and the board: what lies in a bundle, and what must hold before it is loaded.
+
+    home-mini/               a language model     whisper-tiny/                a speech recogniser
+      manifest.json            the facts, and the size and hash of every other file
+      model.onnx               the graph            encoder_model.onnx           hears
+      model.onnx.data          its weights, mapped  decoder_model_merged.onnx    writes
+      tokenizer.json           the vocabulary       tokenizer.json
+      config.json              for neighbours       mel_filters.npy              Whisper's, to make a spectrum
+      genai_config.json        for neighbours       config.json and others       for neighbours
+
+    bge-small/               a sentence encoder
+      manifest.json, model.onnx, tokenizer.json, and config.json for neighbours
+
+A manifest says its `kind`; one that says none is a language model's. Each kind has a module with its manifest's class
+and its graphs' inputs and outputs; what they share is in `folder`. The exporter writes through the same classes the
+board reads with.
+"""
+
+from edge_assistant.bundle.any import AnyBundle, AnyManifest, find_model, open_bundle, read_manifest
+from edge_assistant.bundle.embedding import EmbeddingBundle, EmbeddingManifest, EncoderArchitecture, Pooling
+from edge_assistant.bundle.folder import (
+    FORMAT_VERSION,
+    GRAPH_FILE,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    FileEntry,
+    Kind,
+    Origin,
+)
+from edge_assistant.bundle.language import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    LOGITS,
+    LOGITS_TO_KEEP,
+    WEIGHTS_FILE,
+    AdapterSource,
+    Architecture,
+    AssistantSpec,
+    Bundle,
+    CacheSpec,
+    InstructVersion,
+    Manifest,
+    Quantization,
+    Source,
+    Yarn,
+    cache_bytes_per_token,
+    past_key,
+    past_value,
+    present_key,
+    present_value,
+)
+from edge_assistant.bundle.speech import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    MEL_FILTERS_FILE,
+    AudioSpec,
+    MelSpec,
+    SpeechArchitecture,
+    SpeechBundle,
+    SpeechManifest,
+    SpeechTokens,
+)
+
+__all__ = [
+    "ATTENTION_MASK",
+    "DECODER_FILE",
+    "ENCODER_FILE",
+    "FORMAT_VERSION",
+    "GRAPH_FILE",
+    "INPUT_IDS",
+    "LOGITS",
+    "LOGITS_TO_KEEP",
+    "MANIFEST_FILE",
+    "MEL_FILTERS_FILE",
+    "TOKENIZER_FILE",
+    "WEIGHTS_FILE",
+    "AdapterSource",
+    "AnyBundle",
+    "AnyManifest",
+    "Architecture",
+    "AssistantSpec",
+    "AudioSpec",
+    "Bundle",
+    "CacheSpec",
+    "EmbeddingBundle",
+    "EmbeddingManifest",
+    "EncoderArchitecture",
+    "FileEntry",
+    "InstructVersion",
+    "Kind",
+    "Manifest",
+    "MelSpec",
+    "Origin",
+    "Pooling",
+    "Quantization",
+    "Source",
+    "SpeechArchitecture",
+    "SpeechBundle",
+    "SpeechManifest",
+    "SpeechTokens",
+    "Yarn",
+    "cache_bytes_per_token",
+    "find_model",
+    "open_bundle",
+    "past_key",
+    "past_value",
+    "present_key",
+    "present_value",
+    "read_manifest",
+]

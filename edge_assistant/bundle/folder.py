@@ -1,0 +1,217 @@
+"""What bundles of every kind share: a manifest that names the size and hash of every other file, and their checks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from edge_assistant.errors import (
+    BundleFileMissingError,
+    BundleHashError,
+    BundleKindError,
+    BundleManifestError,
+    BundleSizeError,
+    BundleVersionError,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+FORMAT_VERSION = 1
+
+MANIFEST_FILE = "manifest.json"
+GRAPH_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+Size = Annotated[int, Field(gt=0)]
+Id = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+
+Kind = Literal["language", "speech", "embedding"]
+"""What a bundle's model is for. The manifest of a language model says none: it was there before the others."""
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Origin:
+    """The checkpoint, as transformers saves it, that the bundle was made from."""
+
+    name: str
+    """`organisation/model` where it came from the hub, else the folder's own name."""
+    revision: str | None
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class FileEntry:
+    """What a file must be."""
+
+    bytes: Id
+    sha256: Sha256
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Measure a file."""
+        return cls(path.stat().st_size, _sha256(path))
+
+
+class ManifestFile:
+    """The text of a manifest: each kind is a dataclass of its own, which inherits the reading and writing."""
+
+    __slots__ = ()
+
+    KIND: ClassVar[Kind]
+    REQUIRED: ClassVar[frozenset[str]]
+    """The files without which a board cannot use the bundle."""
+
+    name: str
+    files: Mapping[FileName, FileEntry]
+
+    def to_json(self: DataclassInstance) -> str:
+        """Return the text of manifest.json."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, path: Path = Path(MANIFEST_FILE)) -> Self:
+        """Read the text of manifest.json; `path` is for the messages.
+
+        Raises:
+            BundleVersionError: It was written by an exporter this runtime does not know.
+            BundleKindError: It is the manifest of another kind.
+            BundleManifestError: It is no JSON, or a key is unknown, missing or of the wrong kind.
+        """
+        version, kind = version_and_kind(text, path)
+        if version is not None and version != FORMAT_VERSION:
+            raise BundleVersionError(path, version, FORMAT_VERSION)
+        if kind != cls.KIND:
+            raise BundleKindError(path, kind, cls.KIND)
+        try:
+            return TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, item['loc'])) or 'top level'}: {item['msg']}" for item in error.errors()]
+            raise BundleManifestError(path, problems) from error
+
+
+M = TypeVar("M", bound=ManifestFile)
+
+
+def version_and_kind(text: str | bytes, path: Path) -> tuple[int | None, str]:
+    """Return what decides how a manifest is read: its format's version, None where it says none, and its kind.
+
+    Raises:
+        BundleManifestError: It is no JSON.
+    """
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise BundleManifestError(path, [f"not JSON: {error}"]) from error
+    raw = raw if isinstance(raw, dict) else {}
+    version = raw.get("format_version")
+    return version if isinstance(version, int) else None, str(raw.get("kind", "language"))
+
+
+class Folder(Generic[M]):
+    """A bundle's folder whose manifest has been read and whose files are what it says."""
+
+    MANIFEST: ClassVar[type[ManifestFile]]
+
+    def __init__(self, path: Path, manifest: M) -> None:
+        """Take what `open` has checked."""
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path | str, seen: Path | None = None) -> Self:
+        """Check a bundle and return it.
+
+        Version and sizes are checked every time. Hashing 4 GB costs half a minute, so a file is hashed when it is first
+        seen and when its size or time has changed since; `seen` is the file that remembers. Without it all are hashed.
+
+        Raises:
+            BundleFileMissingError, BundleManifestError, BundleVersionError, BundleKindError, BundleSizeError,
+            BundleHashError
+        """
+        path = Path(path)
+        manifest = cls.MANIFEST.from_json(read_text(path), path / MANIFEST_FILE)
+        if unlisted := sorted(manifest.REQUIRED - manifest.files.keys()):
+            problems = [f"files: {name} is not listed" for name in unlisted]
+            raise BundleManifestError(path / MANIFEST_FILE, problems)
+        bundle = cls(path, manifest)  # type: ignore[arg-type]  # MANIFEST is M's class
+        bundle._check_sizes()
+        bundle._check_hashes(seen)
+        return bundle
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer's file."""
+        return self.path / TOKENIZER_FILE
+
+    def verify(self) -> None:
+        """Check the size and hash of every file, whatever was seen before.
+
+        Raises:
+            BundleFileMissingError, BundleSizeError, BundleHashError
+        """
+        self._check_sizes()
+        self._check_hashes(None)
+
+    def _check_sizes(self) -> None:
+        for name, entry in self.manifest.files.items():
+            file = self.path / name
+            if not file.is_file():
+                raise BundleFileMissingError(file)
+            if (actual := file.stat().st_size) != entry.bytes:
+                raise BundleSizeError(file, entry.bytes, actual)
+
+    def _check_hashes(self, seen: Path | None) -> None:
+        known = _read_seen(seen)
+        marks = {}
+        for name, entry in self.manifest.files.items():
+            file = (self.path / name).resolve()
+            status = file.stat()
+            mark = [status.st_size, status.st_mtime_ns, entry.sha256]
+            if known.get(str(file)) != mark and (actual := _sha256(file)) != entry.sha256:
+                raise BundleHashError(file, entry.sha256, actual)
+            marks[str(file)] = mark
+        if seen is not None and known != (known | marks):
+            _write_seen(seen, known | marks)
+
+
+def read_text(path: Path) -> bytes:
+    """Return the manifest of the bundle in a folder.
+
+    Raises:
+        BundleFileMissingError: There is none.
+    """
+    if not (path / MANIFEST_FILE).is_file():
+        raise BundleFileMissingError(path / MANIFEST_FILE)
+    return (path / MANIFEST_FILE).read_bytes()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_seen(path: Path | None) -> dict[str, Any]:
+    """Return what is remembered; an unreadable memory is an empty one, since it only saves time."""
+    try:
+        seen = json.loads(path.read_bytes()) if path is not None else {}
+    except (FileNotFoundError, ValueError):
+        return {}
+    return seen if isinstance(seen, dict) else {}
+
+
+def _write_seen(path: Path, seen: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(seen, indent=1), encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,239 @@
+"""The bundle of a language model.
+
+The graph's inputs and outputs are
+
+    input_ids                int64   [batch, seq]
+    attention_mask           int64   [batch, total]     total = past + seq
+    logits_to_keep           int64   scalar, an input with the default 1
+    past_key_values.N.key    cache   [batch, n_kv_heads, past, head_dim], `.value` alike
+    logits                   float32 [batch, logits_to_keep, vocab], declared [batch, 1, vocab]
+    present.N.key            cache   as past, the same buffer, `.value` alike
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from edge_assistant.bundle.folder import (
+    GRAPH_FILE,
+    STRICT,
+    TOKENIZER_FILE,
+    FileEntry,
+    FileName,
+    Folder,
+    Id,
+    Kind,
+    ManifestFile,
+    Sha256,
+    Size,
+)
+
+WEIGHTS_FILE = "model.onnx.data"
+
+INPUT_IDS = "input_ids"
+ATTENTION_MASK = "attention_mask"
+LOGITS_TO_KEEP = "logits_to_keep"
+LOGITS = "logits"
+
+
+def past_key(layer: int) -> str:
+    """Return the name of a layer's key cache as the graph takes it."""
+    return f"past_key_values.{layer}.key"
+
+
+def past_value(layer: int) -> str:
+    """Return the name of a layer's value cache as the graph takes it."""
+    return f"past_key_values.{layer}.value"
+
+
+def present_key(layer: int) -> str:
+    """Return the name of a layer's key cache as the graph gives it."""
+    return f"present.{layer}.key"
+
+
+def present_value(layer: int) -> str:
+    """Return the name of a layer's value cache as the graph gives it."""
+    return f"present.{layer}.value"
+
+
+InstructVersion = Literal["v1", "v2", "v3", "v3-tekken", "v7", "v7-tekken"]
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Yarn:
+    """How rotary positions are stretched beyond the length of the first training (arXiv 2309.00071)."""
+
+    factor: Annotated[float, Field(ge=1)]
+    original_positions: Size
+    beta_fast: Annotated[float, Field(gt=0)]
+    """Pairs of channels that turn more often than this over the first length stay as they are."""
+    beta_slow: Annotated[float, Field(gt=0)]
+    """Those that turn less often than this slow down by the whole factor."""
+    attention_factor: Annotated[float, Field(gt=0)]
+    """By how much rotated queries and keys are longer than unrotated ones."""
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Architecture:
+    """The shape of the model, by the names of Mistral's own reference code."""
+
+    family: Literal["mistral", "mixtral"]
+    n_layers: Size
+    hidden_size: Size
+    n_heads: Size
+    n_kv_heads: Size
+    head_dim: Size
+    ffn_size: Size
+    vocab_size: Size
+    rope_theta: Annotated[float, Field(gt=0)]
+    norm_eps: Annotated[float, Field(ge=0)]
+    sliding_window: Size | None
+    """How many tokens back a position attends to, None for all; see `window_of` for layers that differ."""
+    tied_embedding: bool
+    """The output head is the embedding."""
+    max_positions: Size
+    """How many positions the rotary tables cover: no context is longer."""
+    n_experts: Annotated[int, Field(ge=0)]
+    """Feed-forward layers of a mixture; 0 for a dense model, whose every token passes the one there is."""
+    n_experts_per_token: Annotated[int, Field(ge=0)]
+    full_attention_layers: tuple[Id, ...]
+    """Layers that attend to all, though there is a window."""
+    yarn: Yarn | None
+    """How rotary positions are stretched, None where they are not."""
+
+    def __post_init__(self) -> None:
+        """Refuse heads that cannot be shared out evenly, and mixtures that are none."""
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads {self.n_heads} is no multiple of n_kv_heads {self.n_kv_heads}")
+        if not 0 <= self.n_experts_per_token <= self.n_experts or bool(self.n_experts) != bool(
+            self.n_experts_per_token
+        ):
+            raise ValueError(f"{self.n_experts_per_token} of {self.n_experts} experts cannot be chosen")
+        if bool(self.n_experts) != (self.family == "mixtral"):
+            raise ValueError(f"a {self.family} with {self.n_experts} experts is not known")
+        if any(layer >= self.n_layers for layer in self.full_attention_layers):
+            raise ValueError(f"full_attention_layers {self.full_attention_layers} of {self.n_layers} layers")
+
+    def window_of(self, layer: int) -> int | None:
+        """Return how many tokens back a layer attends to, None for all."""
+        return None if layer in self.full_attention_layers else self.sliding_window
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Quantization:
+    """How the weights are stored; a block shares one scale."""
+
+    bits: Literal[4, 8, 32]
+    block_size: Size | None
+    """Weights to a scale, None for float32 weights."""
+    zero_points: bool
+    """Whether each block has a zero point of its own."""
+    lm_head_bits: Literal[4, 8, 32]
+    embedding_bits: Literal[4, 8, 32]
+    accuracy_level: Annotated[int, Field(ge=0, le=4)]
+    """MatMulNBits' own scale: 4 multiplies in int8, 0 in float32."""
+    method: Literal["least_squares", "maximum", "gptq", "none"]
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class CacheSpec:
+    """How the graph keeps keys and values: each layer holds every position of the context, also under a window."""
+
+    type: Literal["float32", "int8"]
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one number."""
+        return 4 if self.type == "float32" else 1
+
+    def bytes_per_token(self, architecture: Architecture) -> int:
+        """Return what one position costs: keys and values of every layer."""
+        return 2 * architecture.n_layers * architecture.n_kv_heads * architecture.head_dim * self.item_bytes
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class AssistantSpec:
+    """What the model was trained to be told: its system text, and whether it knows the tools by heart."""
+
+    system: str
+    tools: Literal["learnt", "listed"]
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class AdapterSource:
+    """The LoRA adapter that was merged into the checkpoint before its weights were quantised."""
+
+    name: str
+    revision: str | None
+    sha256: Sha256
+    """Of the file of its weights."""
+    rank: Size
+    """As its configuration says for all matrices, which it may say otherwise for some; the next two alike."""
+    alpha: float
+    scaling: float
+    """What its product is multiplied by: alpha / rank, or alpha / sqrt(rank)."""
+    base_model: str | None
+    """The model it was trained on, as it says itself."""
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Source:
+    """The checkpoint the bundle was made from."""
+
+    name: str
+    layout: Literal["huggingface", "mistral"]
+    revision: str | None
+    adapter: AdapterSource | None
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class Manifest(ManifestFile):
+    """All that is known of a bundle without reading its graph."""
+
+    KIND: ClassVar[Kind] = "language"
+    REQUIRED: ClassVar[frozenset[str]] = frozenset({GRAPH_FILE, WEIGHTS_FILE, TOKENIZER_FILE})
+
+    format_version: int
+    name: str
+    created_by: str
+    """The exporter and its version."""
+    architecture: Architecture
+    quantization: Quantization
+    cache: CacheSpec
+    instruct: InstructVersion | None
+    """The format of a chat, None for a model that only continues text."""
+    special_ids: Mapping[str, Id]
+    """The ids of the control tokens by name, such as `</s>`."""
+    licence: str | None
+    source: Source
+    assistant: AssistantSpec | None
+    files: Mapping[FileName, FileEntry]
+    """Every file but the manifest itself, by its name in the folder."""
+    quality: Mapping[str, float] | None
+    """What `verify` measured, by name; None before it has."""
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight in the matrices."""
+        return self.quantization.bits
+
+
+def cache_bytes_per_token(manifest: Manifest) -> int:
+    """Return what one position costs in the cache: keys and values of every layer."""
+    return manifest.cache.bytes_per_token(manifest.architecture)
+
+
+class Bundle(Folder[Manifest]):
+    """The folder of a language model."""
+
+    MANIFEST = Manifest
+
+    @property
+    def graph_path(self) -> Path:
+        """The ONNX graph."""
+        return self.path / GRAPH_FILE
