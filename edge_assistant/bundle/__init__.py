@@ -11,9 +11,8 @@
     bge-small/               a sentence encoder
       manifest.json, model.onnx, tokenizer.json, and config.json for neighbours
 
-A manifest says its `kind`; one that says none is a language model's. Each kind has a module with its manifest's class
-and its graphs' inputs and outputs; what they share is in `folder`. The exporter writes through the same classes the
-board reads with.
+A manifest says its `kind`. Each kind has a module with its manifest's class and its graphs' inputs and outputs; what
+they share is in `folder`. The exporter writes through the same classes the board reads with.
 """
 
 from edge_assistant.bundle.any import AnyBundle, AnyManifest, find_model, open_bundle, read_manifest

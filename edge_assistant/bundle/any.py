@@ -45,11 +45,12 @@ def read_manifest(path: Path) -> AnyManifest:
 
 def _bundle_class(path: Path) -> type[AnyBundle]:
     version, kind = version_and_kind(read_text(path), path / MANIFEST_FILE)
-    if kind in _BUNDLES:
+    if kind is not None and kind in _BUNDLES:
         return _BUNDLES[kind]
     if version is not None and version != FORMAT_VERSION:
         raise BundleVersionError(path / MANIFEST_FILE, version, FORMAT_VERSION)
-    raise BundleManifestError(path / MANIFEST_FILE, [f"kind: {kind!r} is none of {', '.join(_BUNDLES)}"])
+    problem = "Field required" if kind is None else f"{kind!r} is none of {', '.join(_BUNDLES)}"
+    raise BundleManifestError(path / MANIFEST_FILE, [f"kind: {problem}"])
 
 
 def find_model(name_or_path: str | Path, folders: Sequence[Path]) -> Path:

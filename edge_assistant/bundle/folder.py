@@ -38,7 +38,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 Kind = Literal["language", "speech", "embedding"]
-"""What a bundle's model is for. The manifest of a language model says none: it was there before the others."""
+"""What a bundle's model is for."""
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -91,7 +91,7 @@ class ManifestFile:
         version, kind = version_and_kind(text, path)
         if version is not None and version != FORMAT_VERSION:
             raise BundleVersionError(path, version, FORMAT_VERSION)
-        if kind != cls.KIND:
+        if kind not in {None, cls.KIND}:
             raise BundleKindError(path, kind, cls.KIND)
         try:
             return TypeAdapter(cls).validate_json(text)
@@ -103,8 +103,8 @@ class ManifestFile:
 M = TypeVar("M", bound=ManifestFile)
 
 
-def version_and_kind(text: str | bytes, path: Path) -> tuple[int | None, str]:
-    """Return what decides how a manifest is read: its format's version, None where it says none, and its kind.
+def version_and_kind(text: str | bytes, path: Path) -> tuple[int | None, str | None]:
+    """Return what decides how a manifest is read: its format's version and its kind, None where it says none.
 
     Raises:
         BundleManifestError: It is no JSON.
@@ -115,7 +115,8 @@ def version_and_kind(text: str | bytes, path: Path) -> tuple[int | None, str]:
         raise BundleManifestError(path, [f"not JSON: {error}"]) from error
     raw = raw if isinstance(raw, dict) else {}
     version = raw.get("format_version")
-    return version if isinstance(version, int) else None, str(raw.get("kind", "language"))
+    kind = raw.get("kind")
+    return version if isinstance(version, int) else None, None if kind is None else str(kind)
 
 
 class Folder(Generic[M]):

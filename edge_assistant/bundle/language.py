@@ -199,6 +199,7 @@ class Manifest(ManifestFile):
     REQUIRED: ClassVar[frozenset[str]] = frozenset({GRAPH_FILE, WEIGHTS_FILE, TOKENIZER_FILE})
 
     format_version: int
+    kind: Literal["language"]
     name: str
     created_by: str
     """The exporter and its version."""

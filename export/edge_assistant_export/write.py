@@ -141,6 +141,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
     adapter = checkpoint.adapter.source if checkpoint.adapter else None
     return Manifest(
         format_version=FORMAT_VERSION,
+        kind="language",
         name=recipe.name or name,
         created_by=f"edge-assistant-export {__version__}",
         architecture=architecture,

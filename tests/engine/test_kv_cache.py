@@ -32,7 +32,20 @@ def manifest(cache: str = "float32", **shape: int) -> Manifest:
     quantization = Quantization(4, 32, False, 4, 4, 4, "least_squares")
     source = Source("a test", "huggingface", None, None)
     return Manifest(
-        1, "tiny", "a test", architecture, quantization, CacheSpec(cache), None, {}, None, source, None, {}, None
+        1,
+        "language",
+        "tiny",
+        "a test",
+        architecture,
+        quantization,
+        CacheSpec(cache),
+        None,
+        {},
+        None,
+        source,
+        None,
+        {},
+        None,
     )
 
 
