@@ -1,0 +1,85 @@
+"""What the commands share: a parser each, options for a checkpoint, a progress bar, sizes in words."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from edge_assistant.bundle import AnyManifest
+    from edge_assistant_export.checkpoint import Checkpoint
+
+
+def add_command(
+    commands: _SubParsersAction[ArgumentParser], name: str, run: Callable[[Namespace], None], summary: str, epilog: str
+) -> ArgumentParser:
+    """Add a command and return its parser, which `args.parser` is when it runs; `epilog` has its examples."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=epilog,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def add_source_options(parser: ArgumentParser) -> None:
+    """Add what says, beside its name, which checkpoint is read."""
+    add = parser.add_argument
+    add("--revision", help="branch, tag or commit of the checkpoint on the hub")
+    add("--adapter", metavar="PATH", help="a LoRA adapter to merge into the weights: a folder, or an id on the hub")
+    add("--adapter-revision", metavar="REVISION", help="branch, tag or commit of the adapter on the hub")
+
+
+def open_checkpoint(path_or_hub_id: str, args: Namespace, *, weights: bool = True) -> Checkpoint:
+    """Open the checkpoint that the options name, with its weights or without."""
+    from edge_assistant_export.checkpoint import Checkpoint
+
+    if args.adapter_revision and args.adapter is None:
+        args.parser.error("--adapter-revision says nothing without --adapter")
+    return Checkpoint.open(path_or_hub_id, args.revision, args.adapter, args.adapter_revision, weights=weights)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that moves a bar on standard error, told a stage and how much of how much of it is done."""
+    from tqdm import tqdm
+
+    with tqdm(unit="", unit_scale=True, disable=None, file=sys.stderr, leave=False) as bar:
+        current = ""
+
+        def show(stage: str, done: int, total: int) -> None:
+            nonlocal current
+            if stage != current:
+                current = stage
+                bar.reset(total)
+                bar.set_description(stage)
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def summary_text(out: Path, manifest: AnyManifest, seconds: float) -> str:
+    """Return a table of the files, and how long they took."""
+    rows = [(name, entry.bytes) for name, entry in manifest.files.items()]
+    total = sum(size for _, size in rows)
+    table = "\n".join(f"  {name:<26}{size(count):>10}" for name, count in (*rows, ("in all", total)))
+    rate = total / seconds / 1e6
+    return f"{out} is ready after {seconds:.1f} s ({rate:.0f} MB/s written)\n{table}"
+
+
+def size(count: int) -> str:
+    """Return bytes as a person reads them."""
+    for unit, bytes_each in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= bytes_each:
+            return f"{count / bytes_each:.2f} {unit}"
+    return f"{count} B"

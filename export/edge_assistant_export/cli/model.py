@@ -1,0 +1,191 @@
+"""`edge-assistant-export model`: a checkpoint of Mistral or Mixtral becomes a bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from edge_assistant_export.cli.common import (
+    add_command,
+    add_source_options,
+    open_checkpoint,
+    progress,
+    size,
+    summary_text,
+)
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, _SubParsersAction
+
+    from edge_assistant.bundle import Manifest
+    from edge_assistant_export.checkpoint import Checkpoint
+    from edge_assistant_export.estimate import Estimate
+    from edge_assistant_export.recipe import Recipe
+    from edge_assistant_export.target import Given
+
+
+_EXAMPLES = """\
+examples:
+  edge-assistant-export model models/home-mini/checkpoint /tmp/home-mini
+  edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128 --cache int8
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --calibration some-text.txt
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
+  edge-assistant-export model mistralai/Mixtral-8x7B-Instruct-v0.1 models/mixtral --block-size 128 --dry-run
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --for pi5-8gb --sequence-length 8192
+  edge-assistant-export model mistralai/Mistral-7B-v0.3 models/tuned --adapter ~/my-lora
+
+--for chooses what is not given so that the bundle fits the board, says why, and refuses what cannot fit. `boards` lists
+them. A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was
+killed or interrupted goes on where it was when the same command is run again. An adapter is a folder with
+adapter_config.json and adapter_model.safetensors, as PEFT saves a plain LoRA; it is merged into the weights before they
+are rounded, and calibration reads the merged model. Name the checkpoint that the adapter was trained on.
+"""
+
+
+def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
+    """Add the command."""
+    parser = add_command(commands, "model", _model, "export a checkpoint to a bundle", _EXAMPLES)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the id of a model on the hub")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the bundle's folder, which must not exist yet")
+    add = parser.add_argument
+    add("--for", dest="target", metavar="BOARD", help="choose what fits a board, such as pi5-8gb or orin-nano-8gb")
+    add("--bits", type=int, metavar="4|8|32", help="bits of a weight (default: 4); 32 keeps float32")
+    add(
+        "--block-size",
+        type=int,
+        metavar="32|64|128",
+        help="weights that share a scale (default: 32): 32 is the most exact, 128 the smallest and fastest",
+    )
+    add("--lm-head-bits", type=int, metavar="4|8", help="bits of the output head (default: as --bits)")
+    add(
+        "--method",
+        metavar="least-squares|maximum|gptq",
+        help="how weights are rounded (default: least-squares); gptq is the most exact and reads a calibration text",
+    )
+    add(
+        "--zero-points",
+        action="store_const",
+        const=True,
+        help="give each block a zero point: nearer to the checkpoint, for 4 more bits a block",
+    )
+    add("--accuracy-level", type=int, metavar="0|4", help="4 computes in int8 (default), 0 in float32")
+    add("--cache", metavar="float|int8", help="the key/value cache (default: float, that is float32)")
+    add(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="text for gptq and for the scales of an int8 cache (default: text that the model samples itself, for "
+        "which it is read 127 times: hours for a 7B)",
+    )
+    add(
+        "--sequence-length",
+        type=int,
+        metavar="N",
+        help="longest context, in tokens (default: the checkpoint's, at most 32768)",
+    )
+    add("--instruct", metavar="VERSION", help="format of a chat: v1, v2, v3, v3-tekken, v7, v7-tekken")
+    add("--name", help="what the bundle calls itself (default: as its folder)")
+    add("--licence", help="the licence of the weights (default: what the checkpoint says)")
+    add_source_options(parser)
+    add("--overwrite", action="store_true", help="replace a bundle that is already there")
+    add("--dry-run", action="store_true", help="say what would be made and needed; fetch and write no weights")
+    add("--json", action="store_true", help="print one JSON object on standard output, all else on standard error")
+
+
+def _given(args: Namespace) -> Given:
+    """Return what was said of the recipe; the rest is the recipe's own default, or the board's choice."""
+    from edge_assistant_export.target import Given
+
+    said = {option: getattr(args, option) for option in Given.__annotations__}
+    if said["method"] is not None:
+        said["method"] = said["method"].replace("-", "_")
+    return cast("Given", {option: value for option, value in said.items() if value is not None})
+
+
+def _model(args: Namespace) -> None:
+    from edge_assistant.device.boards import target as find_target
+    from edge_assistant.device.boards import targets
+    from edge_assistant_export.estimate import estimate
+    from edge_assistant_export.explain import explain
+    from edge_assistant_export.publish import check_output, check_space
+    from edge_assistant_export.recipe import Recipe
+    from edge_assistant_export.target import check, choose
+    from edge_assistant_export.write import BUNDLE_FILES, describe
+
+    given = _given(args)
+    reasons: tuple[str, ...] = ()
+    target = None if args.target is None else find_target(args.target)
+    recipe = Recipe(**given) if target is None else check(given)
+    check_output(args.out, BUNDLE_FILES, overwrite=args.overwrite)
+    report = sys.stderr if args.json else sys.stdout
+    with open_checkpoint(args.checkpoint, args, weights=not args.dry_run) as checkpoint:
+        if target is not None:
+            choice = choose(checkpoint.config, target, given, targets())
+            recipe, reasons = choice.recipe, explain(checkpoint.config, target, given, choice)
+        planned = describe(checkpoint, recipe, args.out.absolute().name)
+        needs = estimate(planned)
+        check_space(args.out, needs.bundle)
+        print(_plan_text(planned, needs), *(f"  - {reason}" for reason in reasons), sep="\n", file=report, flush=True)
+        made: dict[str, object] = {"dry_run": True}
+        said = "Nothing was written."
+        if not args.dry_run:
+            made, said = _exported(args, checkpoint, recipe)
+    print(said, file=report)
+    if args.json:
+        chosen = {"target": None if target is None else target.name, "reasons": reasons}
+        print(json.dumps(_needs_json(args.out, planned, needs) | made | chosen))
+
+
+def _exported(args: Namespace, checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, object], str]:
+    """Export, and return what was made, as JSON and as text."""
+    from edge_assistant_export.write import export
+
+    started = time.perf_counter()
+    try:
+        with progress() as show:
+            manifest = export(checkpoint, recipe, args.out, show, overwrite=args.overwrite)
+    except KeyboardInterrupt:
+        print("What is finished is kept: the same command goes on with it.", file=sys.stderr)
+        raise
+    seconds = time.perf_counter() - started
+    files = {name: entry.bytes for name, entry in manifest.files.items()}
+    made: dict[str, object] = {"seconds": round(seconds, 3), "bytes": sum(files.values()), "files": files}
+    return made, summary_text(args.out, manifest, seconds)
+
+
+def _plan_text(manifest: Manifest, needs: Estimate) -> str:
+    """Return what is about to be made, and what it will need."""
+    architecture, how = manifest.architecture, manifest.quantization
+    block = f" in blocks of {how.block_size}" if how.block_size else ""
+    context = min(architecture.max_positions, 2048)
+    experts = (
+        f", {architecture.n_experts_per_token} of {architecture.n_experts} experts" if architecture.n_experts else ""
+    )
+    adapter = manifest.source.adapter
+    base = f", trained on {adapter.base_model}" if adapter and adapter.base_model else ""
+    tuned = f"with the adapter {adapter.name}: rank {adapter.rank}{base}\n" if adapter else ""
+    licence = manifest.licence or "not stated by the checkpoint; name it with --licence"
+    return (
+        f"{manifest.source.name} ({manifest.source.layout} layout): {architecture.n_layers} layers, "
+        f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}{experts}\n{tuned}"
+        f"{how.bits} bits a weight{block}, lm_head {how.lm_head_bits}, {manifest.cache.type} cache, "
+        f"up to {architecture.max_positions} tokens\n"
+        f"The bundle will take {size(needs.bundle)}. A board needs {size(needs.memory)} of memory for it, and "
+        f"{size(needs.cache_per_token)} a token of context ({context} tokens: {size(needs.memory_with(context))}).\n"
+        f"Licence of the weights: {licence}"
+    )
+
+
+def _needs_json(out: Path, manifest: Manifest, needs: Estimate) -> dict[str, object]:
+    return {
+        "bundle": str(out),
+        "name": manifest.name,
+        "licence": manifest.licence,
+        "bytes": needs.bundle,
+        "memory_bytes": needs.memory,
+        "cache_bytes_per_token": needs.cache_per_token,
+    }
