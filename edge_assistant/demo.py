@@ -68,6 +68,8 @@ QUESTIONS = (
     Question("Set the bedside lamp to 30 percent", "30", {"bedroom/bedside lamp/brightness": "30"}),
     Question("Close the blind in the bedroom", "blind", {"bedroom/blind/state": "closed"}),
     Question("How many lights are on?", "1 of 3"),
+    Question("Turn on the lamp", "Which one: the floor lamp in the hall or the bedside lamp in the bedroom?"),
+    Question("The one in the hall", "floor lamp", {"hall/floor lamp/state": "on"}),
 )
 
 

@@ -63,7 +63,7 @@ class Recipe:
         check_choice("cache", self.cache, get_args(CacheType))
         check_choice("instruct", self.instruct, (None, *get_args(InstructVersion)))
         if self.zero_points and self.method == "maximum":
-            raise RecipeError("zero_points", "true", "false", ("false, as method is maximum",))
+            raise RecipeError("zero_points", "used with method maximum", "method least_squares")
         if self.sequence_length is not None and self.sequence_length < 1:
             raise RecipeError("sequence_length", self.sequence_length, 1)
         if self.bits == 32 and self.lm_head_bits is not None:

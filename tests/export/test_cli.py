@@ -149,7 +149,7 @@ def test_a_synthetic_checkpoint_can_be_exported(tmp_path, capsys):
         (["--blocksize", "32"], "--block-size"),
         (["--bits", "5"], "nearest that can is 4"),
         (["--method", "max"], "nearest that can is maximum"),
-        (["--method", "maximum", "--zero-points"], "zero_points cannot be true"),
+        (["--method", "maximum", "--zero-points"], "zero_points cannot be used with method maximum"),
         (["--bits", "four"], "--bits"),
         (["--for", "pi6"], "did you mean pi5"),
         (["--for", "pi5", "--bits", "5"], "nearest that can is 4"),
