@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from edge_assistant.errors import CallError, UnknownDeviceError
 from edge_assistant.home.registry import Device, Home, Value, as_words
-from edge_assistant.home.resolve import TARGET_SLOTS, resolve, target_of
+from edge_assistant.home.resolve import TARGET_SLOTS, names_of, resolve, target_of
 from edge_assistant.home.tools import TOOLS
 from edge_assistant.home.values import same
 from edge_assistant.home.wording import which
@@ -108,6 +108,19 @@ def plan(call: ToolCall, home: Home) -> tuple[Write, ...]:
     check_arguments(call)
     devices = _commanded(call, home)
     return tuple(write for device in devices for write in _writes(call, device))
+
+
+def check_unlocking(call: ToolCall, writes: Sequence[Write]) -> None:
+    """Raise CallError, with a question back, where a lock would open by words that are not its own and say no lock.
+
+    One tool closes covers and unlocks locks: "close the door" must not open the only lock whose name ends so.
+    """
+    said = same(str(call.arguments.get("name") or ""))
+    if not said or said.endswith("lock"):
+        return
+    meant = [write.device for write in writes if write.device.domain == "lock" and write.value == "unlocked"]
+    if loose := [device for device in meant if said not in names_of(device)]:
+        raise CallError(call.name, which(loose, said))
 
 
 def check_arguments(call: ToolCall) -> None:

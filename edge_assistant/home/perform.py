@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edge_assistant.errors import CallError, UnknownDeviceError
-from edge_assistant.home.actions import Actuator, Write, check_arguments, plan
+from edge_assistant.home.actions import Actuator, Write, check_arguments, check_unlocking, plan
 from edge_assistant.home.outcomes import CallOutcome, Result, outcome
 from edge_assistant.home.resolve import resolve, target_of
 from edge_assistant.home.wording import states
@@ -44,7 +44,9 @@ class Performer:
             case "HassStartTimer" | "HassCancelTimer":
                 return self._timer(call)
             case _:
-                results = await asyncio.gather(*(self._write(write) for write in plan(call, self._home)))
+                writes = plan(call, self._home)
+                check_unlocking(call, writes)
+                results = await asyncio.gather(*(self._write(write) for write in writes))
                 return outcome(call, results, self._home)
 
     def _state(self, call: ToolCall) -> CallOutcome:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_assistant.errors import CallError, UnknownDeviceError
-from edge_assistant.home.actions import COMMANDS, awaited, followed, plan
+from edge_assistant.home.actions import COMMANDS, awaited, check_unlocking, followed, plan
 from edge_assistant.home.registry import Home
 from edge_assistant.home.tools import TOOLS
 from edge_assistant.text.messages import ToolCall
@@ -175,3 +175,22 @@ def test_a_scene_and_a_list_are_not_waited_for(home):
     assert not awaited(home.get("house", "movie night"), "state")
     assert not awaited(home.get("kitchen", "shopping list"), "add")
     assert awaited(home.get("hall", "lamp"), "state")
+
+
+@pytest.mark.parametrize("said", ["door", "entrance"])
+def test_a_lock_is_not_opened_by_words_that_are_not_its_own(home, said):
+    call = ToolCall("HassTurnOff", {"name": said})
+    planned = plan(call, home)
+    with pytest.raises(CallError, match="Which one: the front door in the hall"):
+        check_unlocking(call, planned)
+
+
+@pytest.mark.parametrize("said", ["front door", "main entrance", "hall front door", "shed lock", "garden lock"])
+def test_a_lock_opens_by_its_own_name_or_where_a_lock_is_said(home, said):
+    call = ToolCall("HassTurnOff", {"name": said})
+    check_unlocking(call, plan(call, home))
+
+
+def test_any_words_lock(home):
+    call = ToolCall("HassTurnOn", {"name": "door"})
+    check_unlocking(call, plan(call, home))

@@ -54,6 +54,12 @@ async def test_done(home, tool, slots, said):
     assert outcomes == [("done", said)]
 
 
+async def test_close_the_door_unlocks_nothing(home):
+    outcomes, sent = await perform(home, ("HassTurnOff", {"name": "door"}))
+    assert outcomes == [("refused", "Which one: the front door in the hall?")]
+    assert not sent
+
+
 async def test_a_device_that_does_not_follow_is_never_called_done(home):
     outcomes, sent = await perform(home, ("HassTurnOff", {"domain": "light"}), deaf={"ceiling light"})
     done = "Turned off the lamp in the hall and the lamp in the bedroom."
