@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from edge_assistant.errors import UnknownDeviceError
@@ -72,13 +73,31 @@ def resolve(devices: Iterable[Device], target: Mapping[str, str]) -> list[Device
         UnknownDeviceError: no device does; it says what is missing and what comes close.
     """
     listed = list(devices)
-    rest = {slot: same(text) for slot, text in target.items() if slot != "name"}
-    found = [device for device in listed if all(_MATCHES[slot](device, wanted) for slot, wanted in rest.items())]
-    if "name" in target:
-        found = _named(found, same(target["name"]))
+    found = _matching(listed, target) or _matching(_thermometers(listed), target)
     if not found:
         raise _unknown(listed, target)
     return found
+
+
+def _matching(devices: list[Device], target: Mapping[str, str]) -> list[Device]:
+    wanted = {slot: same(text) for slot, text in target.items()}
+    name = wanted.pop("name", None)
+    found = [device for device in devices if all(_MATCHES[slot](device, text) for slot, text in wanted.items())]
+    return found if name is None else _named(found, name)
+
+
+def _thermometers(devices: list[Device]) -> list[Device]:
+    """Return the temperature sensors inside thermostats, as devices: they answer where a room has no other."""
+    return [
+        replace(
+            device,
+            domain="sensor",
+            device_class="temperature",
+            properties={"state": device.properties["temperature"]},
+        )
+        for device in devices
+        if device.domain == "climate" and "temperature" in device.properties
+    ]
 
 
 def _named(devices: list[Device], wanted: str) -> list[Device]:

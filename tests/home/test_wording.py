@@ -70,6 +70,8 @@ def test_every_kind_can_be_spoken_of_alone_together_and_silent(kind):
         ({"name": "shopping list"}, None, "The shopping list has 5 items."),
         ({"domain": "person"}, "home", "Anna is home."),
         ({"device_class": "temperature"}, None, TWO_MEASURE),
+        ({"area": "bath", "device_class": "temperature"}, None, "The thermometer in the bath reports 23 °C."),
+        ({"area": "hall", "domain": "sensor", "device_class": "temperature"}, None, "The heating reports 20.5 °C."),
         (
             {"area": "garden"},
             None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edge_assistant.errors import UnknownDeviceError
 from edge_assistant.home.resolve import TARGET_SLOTS, resolve, target_of
 from edge_assistant.home.wording import MOST_CHOICES, the
-from edge_assistant.text.messages import Assistant, ToolCall
+from edge_assistant.text.messages import ToolCall
 from edge_assistant_export.reference_model import made_up, targets, values
 from edge_assistant_export.reference_model.examples import bare
 from edge_assistant_export.reference_model.examples.actions import BRIGHT, COVERS, DIM, OFF, ON, Action
@@ -231,8 +231,6 @@ def _about_it(speaker: Speaker, house: House, before: Example) -> Example:
     """After a sentence about one device: its state again, or that of another."""
     rng = speaker.rng
     if before.kind not in ("yes-no", "state"):
-        if before.kind == "area-reading" and "temperature" in before.answer.text:
-            return _other_reading(speaker, house)
         raise NoSuchQuestionError("follow-up")
     device = pick(speaker, [device for device in house.devices if device.kind.states and device.domain != "person"])
     target = targets.named(rng, house, device)
@@ -241,26 +239,6 @@ def _about_it(speaker: Speaker, house: House, before: Example) -> Example:
         raise NoSuchQuestionError("follow-up")
     who = subject(device, with_area="area" in target.arguments)
     return Example("follow-up", question, text(f"{who} {predicate(device)}."), (pattern,))
-
-
-def _other_reading(speaker: Speaker, house: House) -> Example:
-    rng = speaker.rng
-    found = [
-        device
-        for device in house.devices
-        if device.kind.word == "temperature"
-        and device.state is not None
-        and sum(one.kind.word == "temperature" and one.area == device.area for one in house.devices) == 1
-    ]
-    area = pick(speaker, found).area
-    device = next(device for device in found if device.area == area)
-    question, pattern = speaker.say(
-        "same_in", question=True, names=frozenset(area.lower().split()), a=targets.area_said(rng, area)
-    )
-    if "do" in question.lower().split():
-        raise NoSuchQuestionError("follow-up")
-    answer = f"The temperature in {the(area)} is {device.state} °C."
-    return Example("follow-up", question, Assistant(answer), (pattern,))
 
 
 def _chosen(speaker: Speaker, before: Turn, act: Action) -> Example:

@@ -10,7 +10,7 @@ from edge_assistant.home.wording import the
 from edge_assistant_export.reference_model import targets
 from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker, calls, text
 from edge_assistant_export.reference_model.examples.commands import pick
-from edge_assistant_export.reference_model.lexicon.words import KIND_WORDS, QUANTITIES, SAID_STATES
+from edge_assistant_export.reference_model.lexicon.words import KIND_WORDS, SAID_STATES
 
 if TYPE_CHECKING:
     from edge_assistant.home.registry import Device
@@ -111,30 +111,15 @@ def reading(speaker: Speaker, house: House) -> Example:
 
 
 def quantity(speaker: Speaker, house: House) -> Example:
-    """What is measured in an area: its one sensor says it, or its one climate device; else the runtime looks."""
+    """What is measured in an area: the runtime looks, because two areas may have a sensor of one name."""
     rng = speaker.rng
     word = rng.choice(("temperature", "temperature", "temperature", "humidity", "illuminance", "co2", "power"))
-    area = rng.choice(house.areas)
-    there = [device for device in house.devices if device.area == area]
-    sensors = [device for device in there if device.kind.word == word]
-    if not sensors and rng.random() < 0.6:
-        able = [device for device in house.devices if device.kind.word == word]
-        area = pick(speaker, able).area
-        sensors = [device for device in able if device.area == area]
-        there = [device for device in house.devices if device.area == area]
-    climates = (
-        [device for device in there if device.domain == "climate"] if word == "temperature" and not sensors else []
-    )
-    if len(sensors) > 1 or len(climates) > 1 or (climates and "temperature" not in climates[0].properties):
-        raise NoSuchQuestionError(word)
+    measured = [device.area for device in house.devices if device.kind.word == word]
+    area = rng.choice(measured if measured and rng.random() < 0.6 else house.areas)
     question, pattern = speaker.say(
         word, question=True, names=frozenset(area.lower().split()), a=targets.area_said(rng, area)
     )
-    sources = [*sensors, *climates]
-    if not sources:
-        answer = calls(("HassGetState", {"area": area, **targets.kind_slots(word)}))
-    else:
-        answer = text(_measured(area, QUANTITIES[word], sources[0]))
+    answer = calls(("HassGetState", {"area": area, **targets.kind_slots(word)}))
     return Example("area-reading", question, answer, (pattern,))
 
 
@@ -143,14 +128,6 @@ def quantity_at_home(speaker: Speaker, _house: House) -> Example:
     kind = speaker.rng.choice(("temperature", "temperature", "humidity"))
     question, pattern = speaker.say(f"{kind}_at_home", question=True)
     return Example("list", question, calls(("HassGetState", targets.kind_slots(kind))), (pattern,))
-
-
-def _measured(area: str, word: str, source: Device) -> str:
-    if source.domain == "climate":
-        return f"The {word} in {the(area)} is {as_words(source.properties['temperature'])} °C."
-    if source.state is None:
-        return f"{the(source.name)} {_SILENT}."
-    return f"The {word} in {the(area)} is {source.state} {source.unit or source.kind.unit}."
 
 
 _PROPERTIES = {

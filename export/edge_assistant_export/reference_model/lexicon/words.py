@@ -79,15 +79,6 @@ SAID_STATES: dict[str, dict[str, tuple[str, ...]]] = {
     "leak": {"wet": ("wet", "triggered", "damp"), "dry": ("dry",)},
 }
 
-QUANTITIES = {
-    "temperature": "temperature",
-    "humidity": "humidity",
-    "illuminance": "illuminance",
-    "co2": "co2",
-    "power": "power",
-}
-"""Kinds of sensor that an area may be asked for by what they measure; the word is the one in the answer."""
-
 UNDIRECTED = ("upstairs", "downstairs", "outside", "outdoors")
 """Floors that take neither an article nor a preposition."""
 
