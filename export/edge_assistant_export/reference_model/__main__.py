@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge_assistant_export.reference_model.evaluate import Judge
+    from edge_assistant_export.reference_model.model import Mistral
 
 MODEL = Path("models/home-mini")
 CHECKPOINT = MODEL / "checkpoint"
+EXPERTS_PER_TOKEN = 2
 
 
 def main() -> None:
@@ -34,7 +36,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--tokenizer", type=Path, default=CHECKPOINT / "tokenizer.json")
     train.add_argument("--tokens", type=int, help="stop after so many tokens in all (default: when told to)")
     train.add_argument("--start-from", type=Path, help="a checkpoint folder whose weights to start with")
+    train.add_argument(
+        "--experts", type=int, help="with --start-from: so many experts in each layer, made of its feed-forward"
+    )
     train.add_argument("--seed", type=int, default=1, help="of the data and the first weights (default: 1)")
+    train.add_argument("--learning-rate", type=float, default=2e-3, help="its highest (default: 0.002)")
     train.add_argument("--decay-from", type=Path, help="a state.pt to start the decay of the learning rate from")
     train.add_argument("--decay-tokens", type=int, help="tokens over which the learning rate falls to nothing")
     train.add_argument("--threads", type=int, default=1)
@@ -76,27 +82,36 @@ def _train(arguments: argparse.Namespace) -> None:
     import torch
 
     from edge_assistant.text.tokenizer import Tokenizer
+    from edge_assistant_export.reference_model.saving import load_state
     from edge_assistant_export.reference_model.train import Recipe, Run, train
 
     torch.set_num_threads(arguments.threads)
-    tokenizer = Tokenizer(arguments.tokenizer)
-    recipe = Recipe(seed=arguments.seed)
+    torch.manual_seed(arguments.seed)
+    own = arguments.state / "state.pt"
+    state = own if own.exists() else arguments.decay_from
     run = Run(
-        recipe,
-        tokenizer,
+        Recipe(seed=arguments.seed, learning_rate=arguments.learning_rate),
+        Tokenizer(arguments.tokenizer),
         arguments.state,
+        model=load_state(state) if state else _first_model(arguments),
         device=arguments.device,
         bfloat16=arguments.bfloat16,
         int4=arguments.int4,
     )
-    own = arguments.state / "state.pt"
-    if own.exists():
-        run.load(own)
-    elif arguments.decay_from:
-        run.load(arguments.decay_from)
-    elif arguments.start_from:
-        run.start_from(arguments.start_from)
+    if state:
+        run.load(state)
     train(run, until_tokens=arguments.tokens, decay_tokens=arguments.decay_tokens)
+
+
+def _first_model(arguments: argparse.Namespace) -> Mistral | None:
+    """Return the model that a run starts with, None for random weights."""
+    from edge_assistant_export.reference_model.mixture import upcycled
+    from edge_assistant_export.reference_model.saving import load_checkpoint
+
+    if not arguments.start_from:
+        return None
+    model = load_checkpoint(arguments.start_from)
+    return upcycled(model, arguments.experts, EXPERTS_PER_TOKEN) if arguments.experts else model
 
 
 def _save(arguments: argparse.Namespace) -> None:

@@ -1,8 +1,9 @@
 # mypy: disable-error-code="misc"
 """The model in torch, for training: Mistral's architecture with the parameter names of the Hugging Face layout.
 
-RMS norms before, grouped-query attention with rotary positions (halves convention), SwiGLU, tied embedding. Who sees
-whom and at which position comes from outside, so that packs of questions can be trained (`packing.py`).
+RMS norms before, grouped-query attention with rotary positions (halves convention), SwiGLU or a mixture of such experts
+(`mixture.py`), tied embedding. Who sees whom and at which position comes from outside, so that packs of questions can
+be trained (`packing.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from edge_assistant_export.reference_model.mixture import Mixture
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,18 @@ class Shape:
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
     max_position_embeddings: int = 1024
+    num_local_experts: int = 0
+    """0 for a dense model."""
+    num_experts_per_tok: int = 0
 
     def config(self) -> dict[str, Any]:
         """Return the document that goes to `config.json`."""
+        mixture = self.num_local_experts > 0
+        sizes = {key: size for key, size in asdict(self).items() if mixture or "experts" not in key}
         return {
-            "architectures": ["MistralForCausalLM"],
-            "model_type": "mistral",
-            **asdict(self),
+            "architectures": ["MixtralForCausalLM" if mixture else "MistralForCausalLM"],
+            "model_type": "mixtral" if mixture else "mistral",
+            **sizes,
             "hidden_act": "silu",
             "tie_word_embeddings": True,
             "sliding_window": None,
@@ -93,14 +101,18 @@ class Layer(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.self_attn = Attention(shape)
-        self.mlp = FeedForward(shape)
+        if shape.num_local_experts:
+            self.block_sparse_moe = Mixture(shape)
+        else:
+            self.mlp = FeedForward(shape)
         self.input_layernorm = nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, shape.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
         """As `Attention.forward`."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, bias)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        feed_forward = self.block_sparse_moe if hasattr(self, "block_sparse_moe") else self.mlp
+        return x + feed_forward(self.post_attention_layernorm(x))
 
 
 class Decoder(nn.Module):
@@ -124,8 +136,19 @@ class Mistral(nn.Module):
         self.register_buffer("frequencies", torch.cat([frequencies, frequencies]), persistent=False)
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
-                narrow = name.endswith(("o_proj.weight", "down_proj.weight"))
+                narrow = name.endswith(("o_proj.weight", "down_proj.weight", "w2.weight"))
                 nn.init.normal_(parameter, std=0.02 / (2 * shape.num_hidden_layers) ** 0.5 if narrow else 0.02)
+
+    @property
+    def quantized(self) -> list[Tensor]:
+        """The matrices that a bundle holds in integers: all but the routers."""
+        routers = {id(mixture.gate.weight) for mixture in self.mixtures}
+        return [weight for weight in self.parameters() if weight.ndim == 2 and id(weight) not in routers]
+
+    @property
+    def mixtures(self) -> list[Mixture]:
+        """The mixtures of experts, one a layer; none in a dense model."""
+        return [module for module in self.modules() if isinstance(module, Mixture)]
 
     def forward(self, ids: Tensor, positions: Tensor, seen: Tensor, predicted: Tensor) -> Tensor:
         """Return logits [batch, n, vocab] at the `predicted` positions [batch, n].

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,7 @@ _CARD = """---
 license: apache-2.0
 language: en
 ---
-# home-mini
+# {name}
 
 The trained checkpoint in bfloat16; `../README.md` is its model card.
 """
@@ -34,7 +35,7 @@ def save_checkpoint(model: Mistral, tokenizer_json: bytes, folder: Path) -> None
     }
     for name, document in documents.items():
         (folder / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_CARD, encoding="utf-8")
+    (folder / "README.md").write_text(_CARD.format(name=folder.absolute().parent.name), encoding="utf-8")
     (folder / "tokenizer.json").write_bytes(tokenizer_json)
     weights = {name: weight.detach().to(torch.bfloat16).contiguous() for name, weight in model.state_dict().items()}
     partial = folder / "model.safetensors.partial"
@@ -44,7 +45,8 @@ def save_checkpoint(model: Mistral, tokenizer_json: bytes, folder: Path) -> None
 
 def load_checkpoint(folder: Path) -> Mistral:
     """Return the model of a checkpoint folder in float32, ready to be asked."""
-    model = Mistral(Shape())
+    config = json.loads((folder / "config.json").read_bytes())
+    model = Mistral(Shape(**{size.name: config[size.name] for size in fields(Shape) if size.name in config}))
     weights = {name: weight.to(torch.float32) for name, weight in load_file(folder / "model.safetensors").items()}
     model.load_state_dict(weights)
     model.eval()
@@ -53,7 +55,8 @@ def load_checkpoint(folder: Path) -> Mistral:
 
 def load_state(path: Path) -> Mistral:
     """Return the model of a training state."""
-    model = Mistral(Shape())
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model = Mistral(Shape(**state["shape"]))
+    model.load_state_dict(state["model"])
     model.eval()
     return model

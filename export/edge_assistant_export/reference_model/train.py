@@ -13,7 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,6 @@ from edge_assistant_export.reference_model.model import Mistral, Shape
 from edge_assistant_export.reference_model.muon import Muon
 from edge_assistant_export.reference_model.packing import Batch, batch
 from edge_assistant_export.reference_model.probe import exact_matches
-from edge_assistant_export.reference_model.saving import load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WARMUP = 100
-LEARNING_RATE = 2e-3
+BALANCE = 0.003
+"""What the imbalance of a layer's experts weighs beside the loss."""
 INT4_BLOCK = 32
 """Weights to a scale in the committed bundle."""
 
@@ -46,7 +46,7 @@ class Recipe:
 
     seed: int = 1
     tokens_per_step: int = 4096
-    learning_rate: float = LEARNING_RATE
+    learning_rate: float = 2e-3
     save_seconds: float = 300.0
     log_steps: int = 20
     probe_steps: int = 250
@@ -61,21 +61,23 @@ class Run:
         tokenizer: Tokenizer,
         folder: Path,
         *,
+        model: Mistral | None = None,
         device: str = "cpu",
         bfloat16: bool = False,
         int4: bool = False,
     ) -> None:
-        """`folder` gets the state and the log.
+        """`folder` gets the state and the log; `model` is what to start with, by default random weights.
 
         With `bfloat16` products are computed in it; weights and sums stay float32. With `int4` losses are those of the
         weights as a bundle holds them.
         """
         torch.manual_seed(recipe.seed)
         self.recipe, self.tokenizer, self.folder, self.device = recipe, tokenizer, folder, device
-        self.model = Mistral(Shape()).to(device)
+        self.model = (model or Mistral(Shape())).to(device)
         self.precision = torch.bfloat16 if bfloat16 else torch.float32
         self.int4 = int4
-        matrices = [weight for weight in self.model.model.layers.parameters() if weight.ndim == 2]
+        embedding = self.model.model.embed_tokens.weight
+        matrices = [weight for weight in self.model.quantized if weight is not embedding]
         chosen = {id(weight) for weight in matrices}
         others = [weight for weight in self.model.parameters() if id(weight) not in chosen]
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
@@ -98,13 +100,10 @@ class Run:
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.decay_started = state["decay_started"]
 
-    def start_from(self, checkpoint: Path) -> None:
-        """Take the weights of a checkpoint folder, where its training state is gone."""
-        self.model.load_state_dict(load_checkpoint(checkpoint).state_dict())
-
     def save(self) -> None:
         """Write `state.pt`; a power cut leaves the old one."""
         state = {
+            "shape": asdict(self.model.shape),
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
@@ -129,7 +128,8 @@ class Run:
         with int4_weights(self.model) if self.int4 else nullcontext():
             losses = self._losses(data)
             loss = (losses * weights).sum() / weights.sum()
-            loss.backward()
+            imbalance = sum(mixture.imbalance for mixture in self.model.mixtures)
+            (loss + BALANCE * imbalance).backward()
         torch.nn.utils.clip_grad_norm_(self.optimizers[1].param_groups[0]["params"], 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -156,7 +156,7 @@ def int4_weights(model: Mistral) -> Iterator[None]:
 
     Gradients go to the weights that were rounded, as if they had not been (straight-through, arXiv 1308.3432).
     """
-    matrices = [weight for weight in model.parameters() if weight.ndim == 2]
+    matrices = model.quantized
     own = [weight.detach().clone() for weight in matrices]
 
     def rounded(weight: Tensor) -> Tensor:
