@@ -177,7 +177,7 @@ def _device(rng: Random, kind: Kind, area: str, name: str, floor: str | None) ->
 
 def house(rng: Random, low: int = 3, high: int = 16, made_up_share: float | None = None) -> House:
     """Return a home of about `low` to `high` devices; by default each home has its own share of made-up names."""
-    share = rng.choice((0.0, 0.3, 0.6, 1.0, 1.0)) if made_up_share is None else made_up_share
+    share = rng.choice((0.0, 0.4, 1.0, 1.0, 1.0)) if made_up_share is None else made_up_share
     count = rng.randint(low, high)
     areas = _area_names(rng, max(1, min(8, round(count / rng.uniform(1.3, 4.5)))), share)
     floors = _floors(rng, areas)

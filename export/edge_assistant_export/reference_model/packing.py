@@ -143,9 +143,9 @@ class Batch:
 
 
 def batch(tokenizer: Tokenizer, seed: int, step: int, tokens: int) -> Batch:
-    """Return the batch of a step, always the same one: 512 tokens a pack, every eighth time 1,024."""
+    """Return the batch of a step, always the same one: 512 tokens a pack, every second time 1,024."""
     rng = Random(f"{seed}-{step}")
-    length = 1024 if step % 8 == 7 else 512
+    length = 1024 if step % 2 else 512
     packs = [random_pack(tokenizer, rng, length) for _ in range(tokens // length)]
     return Batch(
         np.stack([one.ids for one in packs]),
