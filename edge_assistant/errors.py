@@ -22,6 +22,7 @@
     │   ├── ContextOverflowError (ValueError)        the prompt and answer do not fit the cache
     │   ├── PromptError        (ValueError)          a prompt that is empty or not of this vocabulary
     │   ├── SamplingError      (ValueError)          a sampling parameter out of its range
+    │   ├── GrammarError       (ValueError)          a schema, pattern or grammar that cannot be held to
     │   ├── EngineBusyError                          a thread starts a generation inside its own
     │   └── EngineClosedError
     ├── TextError              (ValueError)          text, ids, and the way between them
@@ -251,6 +252,14 @@ class SamplingError(EngineError, ValueError):
     def __init__(self, name: str, value: object, must: str) -> None:
         """`must` says what holds for every right value, such as `be above 0`."""
         super().__init__(f"{name} = {value!r}, but it must {must}")
+
+
+class GrammarError(EngineError, ValueError):
+    """What an answer was to be held to is malformed, impossible, too large, or more than can be held to."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        """`kind` is what was given (`json_schema`, `regex`, `lark`), `problem` the compiler's own word."""
+        super().__init__(f"the answer cannot be held to this {kind}: {problem.strip()}")
 
 
 class EngineBusyError(EngineError):

@@ -1,6 +1,17 @@
 """Token ids in, token ids out; knows no text and no network."""
 
 from edge_assistant.engine.generate import Engine, FinishReason, Generation, Timing, Usage
+from edge_assistant.engine.grammar import Constraint, Grammar, Grammars
 from edge_assistant.engine.sampling import SamplingParams
 
-__all__ = ["Engine", "FinishReason", "Generation", "SamplingParams", "Timing", "Usage"]
+__all__ = [
+    "Constraint",
+    "Engine",
+    "FinishReason",
+    "Generation",
+    "Grammar",
+    "Grammars",
+    "SamplingParams",
+    "Timing",
+    "Usage",
+]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from edge_assistant.bundle import Bundle
     from edge_assistant.config import EngineSettings
+    from edge_assistant.engine.grammar import Match
     from edge_assistant.engine.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -201,30 +202,65 @@ def _generate(
     cancel: threading.Event,
     progress: _Progress,
 ) -> Generator[int, None, None]:
-    sampler = Sampler(params, session.vocab_size)
-    sampler.see(prompt)
-    position = len(prompt)
+    writer = _Writer(prompt, params, session.vocab_size)
     with turn:
         started = perf_counter()
         progress.cached_tokens = session.cache.keep_prefix(prompt)
         logits = _prefill(session, prompt[progress.cached_tokens :], cancel)
         if logits is None:
             return
-        token = sampler.sample(logits, position)
+        tokens = writer.write(logits)
         progress.prefill_s = perf_counter() - started
-        while token not in params.stop_ids:
-            progress.completion_tokens += 1
-            complete = progress.completion_tokens == params.max_tokens
-            if complete:
-                progress.finish_reason = "length"
-            yield token
-            if complete or cancel.is_set():
+        while True:
+            room = params.max_tokens - progress.completion_tokens
+            for token in tokens[:room]:
+                if token in params.stop_ids:
+                    progress.finish_reason = "stop"
+                    return
+                progress.completion_tokens += 1
+                if progress.completion_tokens == params.max_tokens:
+                    progress.finish_reason = "stop" if writer.ended and len(tokens) == room else "length"
+                yield token
+                if cancel.is_set():
+                    return
+            if len(tokens) >= room:
+                return
+            if writer.ended:
+                progress.finish_reason = "stop"
                 return
             started = perf_counter()
-            position += 1
-            token = sampler.sample(session.run((token,)), position)
+            tokens = writer.write(session.run(tokens))
             progress.decode_s += perf_counter() - started
-        progress.finish_reason = "stop"
+
+
+class _Writer:
+    """Decides what stands next: a token that is drawn, and those that a grammar forces behind it."""
+
+    def __init__(self, prompt: NDArray[np.int64], params: SamplingParams, vocab_size: int) -> None:
+        self._sampler = Sampler(params, vocab_size)
+        self._sampler.see(prompt)
+        self._match = params.grammar.begin() if params.grammar else None
+        self._position = len(prompt)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the grammar lets nothing follow."""
+        return self._match is not None and self._match.ended
+
+    def write(self, logits: NDArray[np.float32]) -> list[int]:
+        """Return the next tokens, at least one, from logits [vocab]."""
+        if self._match is None:
+            tokens = [self._sampler.sample(logits, self._position)]
+        else:
+            tokens = self._match.forced() or self._drawn(logits, self._match)
+            self._sampler.see(tokens)
+        self._position += len(tokens)
+        return tokens
+
+    def _drawn(self, logits: NDArray[np.float32], match: Match) -> list[int]:
+        token = self._sampler.sample(logits, self._position, match.allowed())
+        match.accept(token)
+        return [token, *match.forced()]
 
 
 def _prefill(session: Session, ids: NDArray[np.int64], cancel: threading.Event) -> NDArray[np.float32] | None:

@@ -1,5 +1,6 @@
 """From logits to a token, in a fixed order.
 
+0. grammar             tokens that it does not allow are out of the question
 1. repetition penalty  a logit of a token that was seen is divided by it where positive, multiplied where negative
                        (CTRL, arXiv:1909.05858)
 2. temperature         0 takes the best logit here and ends; else logits are divided by it
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edge_assistant.engine.grammar import Grammar
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
@@ -43,6 +46,8 @@ class SamplingParams:
     seed: int = 0
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the answer; they are not part of it."""
+    grammar: Grammar | None = None
+    """What the answer must be; one that ends by max_tokens may be a part of it only."""
 
     def __post_init__(self) -> None:
         """Raise SamplingError for a value out of its range."""
@@ -71,16 +76,22 @@ class Sampler:
         """Note tokens that the repetition penalty counts as said."""
         self._seen[ids] = True
 
-    def sample(self, logits: NDArray[np.float32], position: int) -> int:
-        """Return the token to stand at a position of the context, from logits [vocab]; note it as seen."""
+    def sample(self, logits: NDArray[np.float32], position: int, allowed: NDArray[np.int64] | None = None) -> int:
+        """Return the token to stand at a position of the context, from logits [vocab]; note it as seen.
+
+        `allowed` [n] are the tokens that may stand there, None where all may.
+        """
         params = self._params
         if params.repetition_penalty != 1:
             logits = _penalise(logits, self._seen, params.repetition_penalty)
+        if allowed is not None:
+            logits = logits[allowed]
         if params.temperature == 0:
-            token = int(logits.argmax())
+            chosen = int(logits.argmax())
         else:
             ids, weights = candidates(logits, params)
-            token = int(ids[_draw(weights, params.seed, position)])
+            chosen = int(ids[_draw(weights, params.seed, position)])
+        token = chosen if allowed is None else int(allowed[chosen])
         self._seen[token] = True
         return token
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from edge_assistant.bundle import Bundle, Manifest
-from edge_assistant.engine import Engine, FinishReason, SamplingParams, Timing, Usage
+from edge_assistant.bundle import Bundle
+from edge_assistant.engine import Constraint, Engine, FinishReason, Grammars, SamplingParams, Timing, Usage
 from edge_assistant.errors import ConversationError, ToolCallError
 from edge_assistant.text.conversation import checked, role_of
 from edge_assistant.text.instruct import BOS, EOS, InstructFormat
@@ -45,12 +46,13 @@ class Reply:
 class ChatModel:
     """A loaded model; threads may share it, and take turns."""
 
-    def __init__(self, manifest: Manifest, engine: Engine, tokenizer: Tokenizer) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, tokenizer: Tokenizer) -> None:
         """Take what `load` has made; the engine is closed with the model."""
-        self.manifest = manifest
+        self.manifest = bundle.manifest
+        self._tokenizer_path = bundle.tokenizer_path
         self._engine = engine
         self._tokenizer = tokenizer
-        self._format = InstructFormat.named(manifest.instruct) if manifest.instruct else Completion()
+        self._format = InstructFormat.named(self.manifest.instruct) if self.manifest.instruct else Completion()
         self._stop_ids = self._format.stop_ids(tokenizer)
 
     @classmethod
@@ -62,7 +64,7 @@ class ChatModel:
         """
         bundle = model if isinstance(model, Bundle) else Bundle.open(model, seen)
         tokenizer = Tokenizer(bundle.tokenizer_path)
-        return cls(bundle.manifest, Engine.load(bundle, settings), tokenizer)
+        return cls(bundle, Engine.load(bundle, settings), tokenizer)
 
     def __enter__(self) -> Self:
         return self
@@ -92,18 +94,22 @@ class ChatModel:
         on_text: Callable[[str], None] | None = None,
         cancel: threading.Event | None = None,
         stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
     ) -> Reply:
         """Answer a conversation that ends with a user or a tool's result.
 
         `on_text` is given the text as it comes, in whole characters; calls are never part of it. `stop` are strings
-        that end the reply and are not part of it; they are looked for in text, not in calls.
+        that end the reply and are not part of it; they are looked for in text, not in calls. The text of the reply is
+        as the `constraint` says, whole unless `finish_reason` is `length` or `cancelled`; it calls no tools then.
 
         Raises:
+            GrammarError: The constraint cannot be held to; nothing was computed.
             ConversationError: The model's format cannot hold the conversation.
             ContextOverflowError: It is too long; nothing was computed.
             ToolCallError: The model called a tool in a way that cannot be read.
         """
-        params = replace(params, stop_ids=params.stop_ids | self._stop_ids)
+        grammar = self._grammars.compile(constraint) if constraint else None
+        params = replace(params, stop_ids=params.stop_ids | self._stop_ids, grammar=grammar)
         writer = _Writer(self._tokenizer, stop, self._format.call_id(self._tokenizer), on_text)
         with closing(self._engine.generate(self._prompt(messages, tools), params, cancel)) as generation:
             for token_id in generation:
@@ -113,6 +119,16 @@ class ChatModel:
             writer.finish()
         finish_reason = "stop" if writer.stopped else generation.finish_reason
         return Reply(self._message(writer, finish_reason), finish_reason, generation.usage, generation.timing)
+
+    @cached_property
+    def _grammars(self) -> Grammars:
+        """The vocabulary as grammars see it, made when first needed: that takes a second for a large one."""
+        return Grammars(
+            self._tokenizer_path.read_bytes(),
+            self.manifest.architecture.vocab_size,
+            self._stop_ids,
+            leading_space=self._tokenizer.adds_space,
+        )
 
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
         if messages and isinstance(messages[-1], Assistant):

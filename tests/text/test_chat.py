@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edge_assistant.config import EngineSettings
-from edge_assistant.engine import SamplingParams
-from edge_assistant.errors import ContextOverflowError, ConversationError, ToolCallError
+from edge_assistant.engine import Constraint, SamplingParams
+from edge_assistant.errors import ContextOverflowError, ConversationError, GrammarError, ToolCallError
 from edge_assistant.text.chat import ChatModel
 from edge_assistant.text.messages import Assistant, Tool, ToolCall, User
 from edge_assistant.text.tokenizer import _byte_of_letter
@@ -186,3 +186,32 @@ def test_a_prompt_that_is_too_long_is_refused(reciting):
     model = reciting("Yes")
     with pytest.raises(ContextOverflowError):
         model.chat([User("x" * model.capacity)], (), PARAMS)
+
+
+def test_a_reply_is_what_its_constraint_says_whatever_the_model_wants(reciting):
+    model, shown = reciting("The lamp", " is on."), []
+    schema = {
+        "type": "object",
+        "properties": {"on": {"type": "boolean"}},
+        "required": ["on"],
+        "additionalProperties": False,
+    }
+    reply = model.chat(QUESTION, (), PARAMS, on_text=shown.append, constraint=Constraint.json_schema(schema))
+    assert set(json.loads(reply.message.text)) == {"on"}
+    assert "".join(shown) == reply.message.text
+    assert reply.finish_reason == "stop"
+
+
+def test_a_reply_that_is_cut_short_of_its_constraint_says_so(reciting):
+    short = SamplingParams(max_tokens=3)
+    reply = reciting("a").chat(QUESTION, (), short, constraint=Constraint.regex("[0-9]{5}"))
+    assert (len(reply.message.text), reply.finish_reason) == (3, "length")
+
+
+def test_an_impossible_constraint_is_refused_before_anything_runs(reciting):
+    model = reciting("a")
+    with pytest.raises(GrammarError, match="nsatisfiable"):
+        model.chat(
+            QUESTION, (), PARAMS, constraint=Constraint.json_schema({"type": "integer", "minimum": 1, "maximum": 0})
+        )
+    assert model.chat(QUESTION, (), PARAMS).usage.cached_tokens == 0

@@ -1,0 +1,169 @@
+"""Grammars: what an answer may be, held to token by token (llguidance, an Earley parser over the vocabulary's bytes).
+
+    grammars = Grammars(tokenizer_json, vocab_size, stop_ids, leading_space=False)      # once a bundle
+    grammar = grammars.compile(Constraint.json_schema({"type": "object", ...}))
+    engine.generate(prompt, SamplingParams(max_tokens=200, grammar=grammar))
+
+A constraint is a JSON schema, a regular expression or a Lark grammar. It is compiled once and kept; what cannot be
+compiled, matched by any text, or held to in full (a keyword of a schema that is not known) is refused before anything
+is generated. JSON is written with one space behind a comma and a colon and none elsewhere: a model cannot run on in
+white space, and everything between two values is forced.
+
+Where only one way is left to go on, the tokens are forced: they are not drawn, and are read in one batch with the token
+before them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import llguidance
+import numpy as np
+
+from edge_assistant.errors import GrammarError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+_KEPT = 64
+"""Compiled grammars that are kept, those used last."""
+_JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What an answer must be."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    source: str
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any]) -> Constraint:
+        """Return the constraint to JSON that a schema describes."""
+        return cls("json_schema", json.dumps(schema))
+
+    @classmethod
+    def regex(cls, pattern: str) -> Constraint:
+        """Return the constraint to text that as a whole matches a pattern, in the syntax of Rust's regex."""
+        return cls("regex", pattern)
+
+    @classmethod
+    def lark(cls, grammar: str) -> Constraint:
+        """Return the constraint to a grammar in llguidance's dialect of Lark, from its rule `start`."""
+        return cls("lark", grammar)
+
+    def grammar(self, *, leading_space: bool) -> str:
+        """Return it as llguidance takes it; ValueError for a schema that is no JSON object."""
+        if self.kind == "json_schema":
+            schema = json.loads(self.source)
+            if not isinstance(schema, dict):
+                raise ValueError("it is not an object")
+            body: dict[str, Any] = {"json_schema": {**schema, "x-guidance": _JSON_OPTIONS}}
+        else:
+            body = {"lark_grammar": self.source if self.kind == "lark" else f"start: /{_slashes(self.source)}/"}
+        whole = "start: / ?/ @body" if leading_space else "start: @body"
+        return json.dumps({"grammars": [{"lark_grammar": whole}, {"name": "body", **body}]})
+
+
+def _slashes(pattern: str) -> str:
+    """Return the pattern with its slashes escaped, where they are not already."""
+    escaped, out = False, []
+    for letter in pattern:
+        out.append("\\/" if letter == "/" and not escaped else letter)
+        escaped = letter == "\\" and not escaped
+    return "".join(out)
+
+
+class Grammars:
+    """The grammars of one vocabulary."""
+
+    def __init__(self, tokenizer_json: bytes, vocab_size: int, stop_ids: Iterable[int], *, leading_space: bool) -> None:
+        """`tokenizer_json` is the bundle's file; any of `stop_ids` may end an answer that is complete.
+
+        With `leading_space` an answer may start with one, as SentencePiece writes it, which is no part of the answer.
+        """
+        self._tokenizer = llguidance.LLTokenizer(tokenizer_json.decode(), vocab_size, sorted(stop_ids))
+        self._vocab_size = vocab_size
+        self._leading_space = leading_space
+        self._compiled: OrderedDict[Constraint, Grammar] = OrderedDict()
+
+    def compile(self, constraint: Constraint) -> Grammar:
+        """Return the compiled constraint.
+
+        Raises:
+            GrammarError: It is malformed, no text can match it, or it asks for what cannot be held to.
+        """
+        grammar = self._compiled.pop(constraint, None) or self._compile(constraint)
+        self._compiled[constraint] = grammar
+        while len(self._compiled) > _KEPT:
+            self._compiled.popitem(last=False)
+        return grammar
+
+    def _compile(self, constraint: Constraint) -> Grammar:
+        try:
+            text = constraint.grammar(leading_space=self._leading_space)
+        except ValueError as error:
+            raise GrammarError(constraint.kind, str(error)) from error
+        matcher = llguidance.LLMatcher(self._tokenizer, text, log_level=0)
+        if matcher.is_error():
+            raise GrammarError(constraint.kind, matcher.get_error())
+        return Grammar(matcher, self._vocab_size)
+
+
+class Grammar:
+    """A compiled constraint; generations that run at once may share it."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int) -> None:
+        """Take what `Grammars` has compiled."""
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+
+    def begin(self) -> Match:
+        """Return the state at the start of an answer."""
+        return Match(self._matcher.deep_copy(), self._vocab_size)
+
+
+class Match:
+    """How far an answer has come in its grammar."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int) -> None:
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+
+    @property
+    def complete(self) -> bool:
+        """Whether what was written so far is a whole answer."""
+        return bool(self._matcher.is_accepting()) and not self._matcher.is_error()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more may follow."""
+        return self._matcher.is_stopped()
+
+    def allowed(self) -> NDArray[np.int64]:
+        """Return the ids [n] that may stand next, a stop id among them where the answer is complete."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        self._check()
+        return np.flatnonzero(np.unpackbits(bits, bitorder="little")[: self._vocab_size])
+
+    def accept(self, token: int) -> None:
+        """Go on by one of the allowed ids."""
+        self._matcher.consume_token(token)
+        self._check()
+
+    def forced(self) -> list[int]:
+        """Return the ids that alone can follow, and go on by them."""
+        ids: list[int] = self._matcher.compute_ff_tokens()
+        self._matcher.consume_tokens(ids)
+        self._check()
+        return ids
+
+    def _check(self) -> None:
+        """Raise GrammarError where the grammar has become too large to go on with."""
+        if self._matcher.is_error():
+            raise GrammarError("grammar", self._matcher.get_error())
