@@ -196,8 +196,7 @@ class Assistant:
         self._generating = asyncio.Lock()
         spec = model.manifest.assistant
         self._system = System(spec.system if spec else SYSTEM)
-        knows_no_tools = model.manifest.instruct is None
-        self._tools = () if knows_no_tools or (spec and spec.tools == "learnt") else TOOLS
+        self._tools = TOOLS if model.manifest.instruct else ()
 
     async def answer(self, ask: Ask, on_text: OnText | None = None, cancel: threading.Event | None = None) -> Answer:
         """Take one turn.

@@ -61,7 +61,7 @@ def present_value(layer: int) -> str:
     return f"present.{layer}.value"
 
 
-InstructVersion = Literal["v1", "v2", "v3", "v3-tekken", "v7", "v7-tekken"]
+InstructVersion = Literal["v1", "v2", "v3", "v3-tekken", "v7", "v7-tekken", "v11", "v13"]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _KEPT = 64
 """Compiled grammars that are kept, those used last."""
-_JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""How JSON is written, as the key `x-guidance` of a schema says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Constraint:
             schema = json.loads(self.source)
             if not isinstance(schema, dict):
                 raise ValueError("it is not an object")
-            body: dict[str, Any] = {"json_schema": {**schema, "x-guidance": _JSON_OPTIONS}}
+            body: dict[str, Any] = {"json_schema": {**schema, "x-guidance": JSON_OPTIONS}}
         else:
             body = {"lark_grammar": self.source if self.kind == "lark" else f"start: /{_slashes(self.source)}/"}
         whole = "start: / ?/ @body" if leading_space else "start: @body"

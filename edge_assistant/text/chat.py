@@ -23,6 +23,8 @@ from edge_assistant.errors import ConversationError, ToolCallError
 from edge_assistant.text.conversation import checked, role_of
 from edge_assistant.text.instruct import BOS, EOS, InstructFormat
 from edge_assistant.text.messages import Assistant, Message, Tool, User
+from edge_assistant.text.reply import Marks, ReplySplitter, read_reply
+from edge_assistant.text.reply_grammar import reply_grammar
 from edge_assistant.text.stream import StopStrings, StreamDecoder
 from edge_assistant.text.tokenizer import Tokenizer
 
@@ -54,6 +56,7 @@ class ChatModel:
         self._tokenizer = tokenizer
         self._format = InstructFormat.named(self.manifest.instruct) if self.manifest.instruct else Completion()
         self._stop_ids = self._format.stop_ids(tokenizer)
+        self._marks = self._format.marks(tokenizer)
 
     @classmethod
     def load(cls, model: Bundle | Path, settings: EngineSettings, seen: Path | None = None) -> Self:
@@ -98,20 +101,29 @@ class ChatModel:
     ) -> Reply:
         """Answer a conversation that ends with a user or a tool's result.
 
-        `on_text` is given the text as it comes, in whole characters; calls are never part of it. `stop` are strings
-        that end the reply and are not part of it; they are looked for in text, not in calls. The text of the reply is
-        as the `constraint` says, whole unless `finish_reason` is `length` or `cancelled`; it calls no tools then.
+        `on_text` is given the text as it comes, in whole characters; calls and thoughts are never part of it. `stop`
+        are strings that end the reply and are not part of it; they are looked for in text, not in calls or thoughts.
+        With a `constraint` the reply calls nothing, and its text is as that says: whole where `finish_reason` is
+        `stop`, a part of it else. Without one, calls are of the `tools` and with arguments as these say.
 
         Raises:
-            GrammarError: The constraint cannot be held to; nothing was computed.
+            GrammarError: The constraint, or a tool's schema, cannot be held to; nothing was computed.
             ConversationError: The model's format cannot hold the conversation.
             ContextOverflowError: It is too long; nothing was computed.
             ToolCallError: The model called a tool in a way that cannot be read.
         """
+        prompt = self._prompt(messages, tools)
+        if constraint is None and tools and self._marks.calls is not None:
+            constraint = reply_grammar(
+                tools,
+                self._marks,
+                text_with_calls=self._format.text_with_calls,
+                leading_space=self._tokenizer.adds_space,
+            )
         grammar = self._grammars.compile(constraint) if constraint else None
         params = replace(params, stop_ids=params.stop_ids | self._stop_ids, grammar=grammar)
-        writer = _Writer(self._tokenizer, stop, self._format.call_id(self._tokenizer), on_text)
-        with closing(self._engine.generate(self._prompt(messages, tools), params, cancel)) as generation:
+        writer = _Writer(self._tokenizer, stop, self._marks, on_text)
+        with closing(self._engine.generate(prompt, params, cancel)) as generation:
             for token_id in generation:
                 writer.push(token_id)
                 if writer.stopped:
@@ -133,13 +145,15 @@ class ChatModel:
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
         if messages and isinstance(messages[-1], Assistant):
             raise ConversationError(len(checked(messages)), role_of(messages[-1]), "it is the user's turn")
-        return self._format.encode(self._tokenizer, messages, tools)
+        spec = self.manifest.assistant
+        listed = () if spec and spec.tools == "learnt" else tools
+        return self._format.encode(self._tokenizer, messages, listed)
 
     def _message(self, writer: _Writer, finish_reason: FinishReason) -> Assistant:
         if writer.stopped or finish_reason == "cancelled":
             return Assistant(writer.text)
         try:
-            return self._format.parse(self._tokenizer, writer.ids)
+            return self._format.parse(self._tokenizer, writer.ids, cut_off=finish_reason == "length")
         except ToolCallError as error:
             if finish_reason == "length":
                 raise ToolCallError(error.text, f"it was cut off after {len(writer.ids)} tokens") from error
@@ -148,6 +162,8 @@ class ChatModel:
 
 class Completion:
     """The layout of a model without an instruct format: it goes on writing where the last user text ends."""
+
+    text_with_calls = False
 
     def encode(self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return `<s>` and the last user text; ConversationError where tools are asked for."""
@@ -161,27 +177,26 @@ class Completion:
         """Return the id of `</s>`."""
         return frozenset({tokenizer.control_id(EOS.name)})
 
-    def call_id(self, tokenizer: Tokenizer) -> int | None:  # noqa: ARG002 - as InstructFormat has it
-        """Return None: no id begins a call."""
-        return None
+    def marks(self, tokenizer: Tokenizer) -> Marks:  # noqa: ARG002 - as InstructFormat has it
+        """Return no id: all of a reply is text."""
+        return Marks()
 
-    def parse(self, tokenizer: Tokenizer, ids: Iterable[int]) -> Assistant:
+    def parse(self, tokenizer: Tokenizer, ids: Iterable[int], *, cut_off: bool = False) -> Assistant:
         """Return the text of the ids."""
-        return Assistant(tokenizer.decode(ids))
+        return read_reply(tokenizer, self.marks(tokenizer), ids, cut_off=cut_off)
 
 
 class _Writer:
     """Takes the ids of a reply as they come and hands its text on."""
 
     def __init__(
-        self, tokenizer: Tokenizer, stop: Sequence[str], call_id: int | None, on_text: Callable[[str], None] | None
+        self, tokenizer: Tokenizer, stop: Sequence[str], marks: Marks, on_text: Callable[[str], None] | None
     ) -> None:
         self.ids: list[int] = []
         self.text = ""
         self._decoder = StreamDecoder(tokenizer)
         self._stops = StopStrings(stop)
-        self._call_id = call_id
-        self._calling = False
+        self._splitter = ReplySplitter(marks)
         self._on_text = on_text
 
     @property
@@ -192,16 +207,15 @@ class _Writer:
     def push(self, token_id: int) -> None:
         """Take one id."""
         self.ids.append(token_id)
-        if token_id == self._call_id and not self._calling:
-            self.finish()
-            self._calling = True
-        if not self._calling:
+        part = self._splitter.push(token_id)
+        if part == "text":
             self._write(self._stops.push(self._decoder.push(token_id)))
+        elif part == "calls":
+            self.finish()
 
     def finish(self) -> None:
-        """Hand on what was held back."""
-        if not self._calling:
-            self._write(self._stops.push(self._decoder.finish()) + self._stops.finish())
+        """Hand on what was held back: no more text comes, or none but calls. A second time does nothing."""
+        self._write(self._stops.push(self._decoder.finish()) + self._stops.finish())
 
     def _write(self, text: str) -> None:
         self.text += text

@@ -38,6 +38,19 @@ def checked(messages: Sequence[Message]) -> list[Message]:
     return turns
 
 
+def in_order_of_calls(turns: Sequence[Message]) -> list[Message]:
+    """Return checked turns, the results of a turn's calls in the order of those calls."""
+    ordered: list[Message] = []
+    for index, turn in enumerate(turns):
+        if not isinstance(turn, ToolResult):
+            ordered.append(turn)
+        if isinstance(turn, Assistant):
+            after = turns[index + 1 : index + 1 + len(turn.calls)]
+            results = {result.call_id: result for result in after if isinstance(result, ToolResult)}
+            ordered += (results[call.id] for call in turn.calls if call.id in results)
+    return ordered
+
+
 def role_of(message: Message) -> str:
     """Return whose message it is, in words."""
     return {System: "system", User: "user", Assistant: "assistant", ToolResult: "tool result"}[type(message)]

@@ -3,17 +3,21 @@ r"""Mistral's instruct formats: a conversation as token ids, and a generated rep
 A prompt is a list of parts: a control token, which becomes one id, or text, which never becomes a control id.
 What differs between the versions is a row of `FORMATS`; `[INST]` and its like are numbered differently in every
 vocabulary and so are looked up by name. The `-tekken` names have the same layout as their spm twins (the space that
-spm models see after a control token comes from their tokenizer, not from the format).
+spm models see after a control token comes from their tokenizer, not from the format); v11 and v13 are tekken alone.
 
     v1  <s>"[INST] SYS\n\nHi [/INST]" "B"</s>"[INST] ... [/INST]"
     v2  <s>[INST]"Hi"[/INST]"B"</s>[AVAILABLE_TOOLS]"[...]"[/AVAILABLE_TOOLS][INST]"SYS\n\nAnd?"[/INST]
         [TOOL_CALLS]"[{name, arguments}]"</s>[TOOL_RESULTS]"[{name, content}]"[/TOOL_RESULTS]"Done"</s>
     v3  as v2, but calls carry their id, results are "{content, call_id}", and earlier tool rounds are kept
     v7  <s>[SYSTEM_PROMPT]"SYS"[/SYSTEM_PROMPT][INST]"Hi"[/INST] and [TOOL_RESULTS]"id"[TOOL_CONTENT]"ok"[/TOOL_RESULTS]
+    v11 as v7, but each call is [TOOL_CALLS]"name"[CALL_ID]"id"[ARGS]"{arguments}", and results stand in their order
+    v13 as v11, but without ids: [TOOL_CALLS]"name"[ARGS]"{arguments}" and [TOOL_RESULTS]"ok"[/TOOL_RESULTS]; the tools
+        stand before the first [INST], so that a growing conversation keeps its beginning
 
 The ids equal those of mistral-common 1.13 (`mistral_common/tokens/tokenizers/instruct.py`), which is the source.
 It accepts more than we do: here a system text comes first or not at all, a user speaks before the assistant does,
-and each result answers a call of the turn before it.
+and each result answers a call of the turn before it. It writes the thoughts of earlier turns ([THINK], v13) where it
+is given them; here a message has none, which leaves a small context to what was said.
 """
 
 from __future__ import annotations
@@ -24,9 +28,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Literal
 
-from edge_assistant.errors import ConversationError, InstructFormatError, ToolCallError
-from edge_assistant.text.conversation import checked, role_of
+from edge_assistant.errors import ConversationError, InstructFormatError
+from edge_assistant.text.conversation import checked, in_order_of_calls, role_of
 from edge_assistant.text.messages import Assistant, Message, System, Tool, ToolCall, ToolResult, User
+from edge_assistant.text.reply import Marks, read_reply
 from edge_assistant.text.tokenizer import Tokenizer
 
 
@@ -43,7 +48,8 @@ BOS, EOS = Control("<s>"), Control("</s>")
 INST, END_INST = Control("[INST]"), Control("[/INST]")
 SYSTEM, END_SYSTEM = Control("[SYSTEM_PROMPT]"), Control("[/SYSTEM_PROMPT]")
 TOOLS, END_TOOLS = Control("[AVAILABLE_TOOLS]"), Control("[/AVAILABLE_TOOLS]")
-CALLS = Control("[TOOL_CALLS]")
+CALLS, CALL_ID, ARGS = Control("[TOOL_CALLS]"), Control("[CALL_ID]"), Control("[ARGS]")
+THINK, END_THINK = Control("[THINK]"), Control("[/THINK]")
 RESULTS, RESULT_CONTENT, END_RESULTS = Control("[TOOL_RESULTS]"), Control("[TOOL_CONTENT]"), Control("[/TOOL_RESULTS]")
 
 
@@ -54,10 +60,14 @@ class InstructFormat:
     name: str
     system: Literal["first user", "last user", "block"]
     """Where the system text stands: before the first or last user text, or in a block of its own."""
-    results: Literal["none", "named", "identified", "block"]
+    results: Literal["none", "named", "identified", "block", "bare"]
     """How a tool's result is written; `none` where the format knows no tools."""
     controls: frozenset[Control]
-    """What marks the turns; without `[INST]` among them it is plain text."""
+    """What marks turns and calls; without `[INST]` turns are plain text, without `[ARGS]` calls are a JSON list."""
+    tools: Literal["first user", "last user"] = "last user"
+    """Before which user text the tools are listed."""
+    thinks: bool = False
+    """Whether a reply may hold thoughts, where the vocabulary has marks for them."""
 
     @staticmethod
     def named(name: str) -> InstructFormat:
@@ -80,7 +90,12 @@ class InstructFormat:
     @property
     def text_with_calls(self) -> bool:
         """Whether one assistant turn may hold both text and calls."""
-        return self.results == "block"
+        return self.results in ("block", "bare")
+
+    @property
+    def marks_calls(self) -> bool:
+        """Whether each call is set apart by control ids; else all are one JSON list."""
+        return ARGS in self.controls
 
     def encode(self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return the ids of a conversation; one that ends with the assistant is closed by `</s>`.
@@ -99,9 +114,12 @@ class InstructFormat:
     def parts(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Iterator[Part]:
         """Yield the conversation as control tokens and text."""
         turns = checked(messages)
+        if self.marks_calls:
+            turns = in_order_of_calls(turns)
         users = [index for index, turn in enumerate(turns) if isinstance(turn, User)]
         self._refuse_unknown(turns, tools, last_user=users[-1])
         bearer = users[0] if self.system == "first user" else users[-1]
+        tools_at = users[0] if self.tools == "first user" else users[-1]
         system = ""
         yield BOS
         for index, turn in enumerate(turns):
@@ -111,7 +129,7 @@ class InstructFormat:
                 case System(text):
                     system = text
                 case User(text):
-                    if tools and index == users[-1]:
+                    if tools and index == tools_at:
                         yield from (TOOLS, _json([_listed(tool) for tool in tools]), END_TOOLS)
                     yield from self._user(f"{system}\n\n{text}" if system and index == bearer else text)
                 case Assistant():
@@ -150,10 +168,20 @@ class InstructFormat:
         if turn.text:
             yield turn.text if self.plain else turn.text.rstrip(" ")
         if turn.calls:
-            yield from (CALLS, _json([self._call(call) for call in turn.calls]))
+            yield from self._calls(turn.calls)
         yield EOS
 
-    def _call(self, call: ToolCall) -> dict[str, Any]:
+    def _calls(self, calls: Sequence[ToolCall]) -> Iterator[Part]:
+        if not self.marks_calls:
+            yield from (CALLS, _json([self._listed_call(call) for call in calls]))
+            return
+        for call in calls:
+            yield from (CALLS, call.name)
+            if call.id is not None and CALL_ID in self.controls:
+                yield from (CALL_ID, call.id)
+            yield from (ARGS, _json(dict(call.arguments)))
+
+    def _listed_call(self, call: ToolCall) -> dict[str, Any]:
         written: dict[str, Any] = {"name": call.name, "arguments": dict(call.arguments)}
         if call.id is not None and self.results != "named":
             written["id"] = call.id
@@ -162,6 +190,8 @@ class InstructFormat:
     def _result(self, turn: ToolResult, name: str, *, in_history: bool) -> Iterator[Part]:
         if self.results == "block":
             yield from (RESULTS, turn.call_id, RESULT_CONTENT, turn.text, END_RESULTS)
+        elif self.results == "bare":
+            yield from (RESULTS, turn.text, END_RESULTS)
         elif self.results == "identified":
             yield from (RESULTS, _json({"content": _value(turn.text), "call_id": turn.call_id}), END_RESULTS)
         elif not in_history:
@@ -169,30 +199,31 @@ class InstructFormat:
 
     def stop_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
         """Return the ids that end a reply: `</s>`, and every control token that is not the assistant's to say."""
-        return frozenset(tokenizer.control_id(control.name) for control in self.controls - {CALLS})
+        return frozenset(tokenizer.control_id(control.name) for control in self.controls - {CALLS, CALL_ID, ARGS})
 
-    def call_id(self, tokenizer: Tokenizer) -> int | None:
-        """Return the id after which a reply goes on with calls, None where the format knows no tools."""
-        return tokenizer.control_id(CALLS.name) if CALLS in self.controls else None
+    def marks(self, tokenizer: Tokenizer) -> Marks:
+        """Return the ids that cut up a reply; ControlTokenError where the vocabulary lacks one, thoughts apart."""
+        calls, args, call_id = (
+            tokenizer.control_id(control.name) if control in self.controls else None
+            for control in (CALLS, ARGS, CALL_ID)
+        )
+        think, end_think = (
+            tokenizer.find_control(control.name) if self.thinks else None for control in (THINK, END_THINK)
+        )
+        return Marks(calls, args, call_id, think, end_think)
 
-    def parse(self, tokenizer: Tokenizer, ids: Iterable[int]) -> Assistant:
-        """Return what the model said, up to the first stop id.
-
-        Calls must be a JSON list of objects with a `name` and `arguments` (and an `id`, which is dropped: ids are
-        given by the runtime). Anything else raises ToolCallError with the text as it came; nothing is mended, for
-        a call that was guessed could open the wrong door.
-        """
-        stop_ids, call_id = self.stop_ids(tokenizer), self.call_id(tokenizer)
-        reply = list(takewhile(lambda token_id: token_id not in stop_ids, ids))
-        if call_id not in reply:
-            return Assistant(tokenizer.decode(reply))
-        split = reply.index(call_id)
-        return Assistant(tokenizer.decode(reply[:split]), parse_calls(tokenizer.decode(reply[split + 1 :])))
+    def parse(self, tokenizer: Tokenizer, ids: Iterable[int], *, cut_off: bool = False) -> Assistant:
+        """Return what the model said, up to the first stop id; see `read_reply`."""
+        stop_ids = self.stop_ids(tokenizer)
+        reply = takewhile(lambda token_id: token_id not in stop_ids, ids)
+        return read_reply(tokenizer, self.marks(tokenizer), reply, cut_off=cut_off)
 
 
 _V1 = frozenset({BOS, EOS})
 _V2 = _V1 | {INST, END_INST, TOOLS, END_TOOLS, CALLS, RESULTS, END_RESULTS}
 _V7 = _V2 | {SYSTEM, END_SYSTEM, RESULT_CONTENT}
+_V11 = _V7 | {CALL_ID, ARGS}
+_V13 = _V11 - {CALL_ID, RESULT_CONTENT}
 
 FORMATS: Mapping[str, InstructFormat] = {
     row.name: row
@@ -203,38 +234,10 @@ FORMATS: Mapping[str, InstructFormat] = {
         InstructFormat("v3-tekken", system="last user", results="identified", controls=_V2),
         InstructFormat("v7", system="block", results="block", controls=_V7),
         InstructFormat("v7-tekken", system="block", results="block", controls=_V7),
+        InstructFormat("v11", system="block", results="block", controls=_V11),
+        InstructFormat("v13", system="block", results="bare", controls=_V13, tools="first user", thinks=True),
     )
 }
-
-
-def parse_calls(text: str) -> tuple[ToolCall, ...]:
-    """Return the calls that a model wrote as JSON; ToolCallError says what is wrong with them."""
-    try:
-        calls = json.loads(text, object_pairs_hook=_unique_keys)
-        json.dumps(calls, ensure_ascii=False, allow_nan=False).encode()  # neither infinity nor half a character
-    except (ValueError, RecursionError) as error:
-        raise ToolCallError(text, f"it is not JSON ({error})") from error
-    if not isinstance(calls, list) or not calls:
-        raise ToolCallError(text, "it is not a list of calls")
-    return tuple(_read_call(call, text) for call in calls)
-
-
-def _read_call(call: object, text: str) -> ToolCall:
-    if not isinstance(call, dict) or not {"name", "arguments"} <= call.keys() <= {"name", "arguments", "id"}:
-        raise ToolCallError(text, "a call is an object with a name and arguments")
-    name, arguments = call["name"], call["arguments"]
-    if not isinstance(name, str) or not name:
-        raise ToolCallError(text, "a call's name is a text")
-    if not isinstance(arguments, dict):
-        raise ToolCallError(text, "a call's arguments are an object")
-    return ToolCall(name, arguments)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a key stands twice")
-    return members
 
 
 def _listed(tool: Tool) -> dict[str, Any]:

@@ -56,10 +56,14 @@ class Tokenizer:
 
     def control_id(self, name: str) -> int:
         """Return the id of a control token such as `[INST]`; ControlTokenError where the vocabulary has none."""
-        try:
-            return self._controls[name]
-        except KeyError:
-            raise ControlTokenError(name) from None
+        token_id = self.find_control(name)
+        if token_id is None:
+            raise ControlTokenError(name)
+        return token_id
+
+    def find_control(self, name: str) -> int | None:
+        """Return the id of a control token that not every vocabulary has, None where this one lacks it."""
+        return self._controls.get(name)
 
     def is_control(self, token_id: int) -> bool:
         """Say whether the id stands for a control token, which has no text."""
@@ -84,6 +88,14 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of the ids; control ids have none."""
         return "".join(self._decode_run(run) for control, run in groupby(ids, self.is_control) if not control)
+
+    def spell(self, ids: Iterable[int]) -> str:
+        """Return the text of the ids with control tokens by their names, for people to read."""
+        runs = groupby(ids, self.is_control)
+        return "".join(
+            "".join(self._control_names[token_id] for token_id in run) if control else self._decode_run(run)
+            for control, run in runs
+        )
 
     def _decode_run(self, ids: Iterable[int]) -> str:
         data = b"".join(self.token_bytes(token_id) for token_id in ids)

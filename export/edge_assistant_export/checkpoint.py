@@ -46,8 +46,13 @@ _IGNORED: Final = (
     "pre_mm_projector_norm.",
 )
 _IGNORED_ENDING: Final = ".rotary_emb.inv_freq"
-# Vocabularies of version 3 may name the control tokens of version 7 already; their templates do not use them.
-_WITHOUT_SYSTEM_PROMPT: Final[Mapping[InstructVersion, InstructVersion]] = {"v7": "v3", "v7-tekken": "v3-tekken"}
+# Vocabularies of version 3 may name the control tokens of later versions already; their templates do not use them.
+_WITHOUT_SYSTEM_PROMPT: Final[Mapping[InstructVersion, InstructVersion]] = {
+    "v7": "v3",
+    "v7-tekken": "v3-tekken",
+    "v11": "v3-tekken",
+    "v13": "v3-tekken",
+}
 # How the language part of a model that sees is set apart in Hugging Face's layout.
 _TEXT_PREFIX: Final = "language_model."
 
@@ -190,9 +195,12 @@ class Checkpoint:
         version = self._vocabulary.instruct
         if "[INST]" not in self._vocabulary.special_ids:
             return version if template is None else "v1"
-        if template is not None and "[SYSTEM_PROMPT]" not in template and version is not None:
+        if template is None or version is None:
+            return version
+        if "[SYSTEM_PROMPT]" not in template:
             return _WITHOUT_SYSTEM_PROMPT.get(version, version)
-        return version
+        guessed = version in ("v11", "v13") and not self._vocabulary.names_version
+        return _version_by_calls(template, version) if guessed else version
 
     def _chat_template(self) -> str | None:
         """Return the chat template, empty where the tokenizer's configuration has none, None without configuration."""
@@ -285,6 +293,15 @@ def _find_layout(folder: Path, *, weights: bool) -> Layout:
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
         mend = "; weights that PyTorch pickled (.bin, .pth) are not read: save them as safetensors first"
     raise CheckpointError(folder, f"it has no weights ({wanted}){mend}")
+
+
+def _version_by_calls(template: str, version: InstructVersion) -> InstructVersion:
+    """Return the version in which a chat template writes calls; the one given where it writes none."""
+    if "[CALL_ID]" in template:
+        return "v11"
+    if "[ARGS]" in template:
+        return "v13"
+    return "v7-tekken" if "[TOOL_CALLS]" in template else version
 
 
 def _listed(names: list[str]) -> str:

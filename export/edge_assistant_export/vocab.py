@@ -39,7 +39,12 @@ _TEKKEN_CONTROLS: Final = (
     *("[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
 )
 _SPM_VERSIONS: Final[Mapping[str, InstructVersion]] = {"v1": "v1", "v2": "v2", "v3": "v3", "v7": "v7"}
-_TEKKEN_VERSIONS: Final[Mapping[str, InstructVersion]] = {"v3": "v3-tekken", "v7": "v7-tekken"}
+_TEKKEN_VERSIONS: Final[Mapping[str, InstructVersion]] = {
+    "v3": "v3-tekken",
+    "v7": "v7-tekken",
+    "v11": "v11",
+    "v13": "v13",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,9 @@ class Vocabulary:
     special_ids: Mapping[str, int]
     """The ids of control tokens that have a name of their own."""
     instruct: InstructVersion | None
-    """The format of a chat that the control tokens speak for; None where they speak for none that is known."""
+    """The format of a chat that the vocabulary is for; None where it is for none that is known."""
+    names_version: bool
+    """Whether the file itself says the version of its format, which otherwise its control tokens let one guess."""
 
     @classmethod
     def read(cls, folder: Path) -> Vocabulary:
@@ -68,14 +75,15 @@ class Vocabulary:
             if path.name == "tekken.json":
                 document = json.loads(path.read_bytes())
                 version = _TEKKEN_VERSIONS.get(document["config"].get("version"))
-                return _vocabulary(path, tekken_tokenizer(document), version)
+                return _vocabulary(path, tekken_tokenizer(document), version, names_version=True)
             if path.name == "tokenizer.json":
                 content = path.read_bytes()
                 tokenizer = Tokenizer.from_buffer(content)
                 return _vocabulary(path, tokenizer, _version_of(tokenizer), content)
             tokenizer = sentencepiece_tokenizer(path)
             suffix = path.suffix.removeprefix(".").partition("m")[0]  # v7m1: as v7, with images
-            return _vocabulary(path, tokenizer, _SPM_VERSIONS.get(suffix) or _version_of(tokenizer))
+            named = _SPM_VERSIONS.get(suffix)
+            return _vocabulary(path, tokenizer, named or _version_of(tokenizer), names_version=named is not None)
         except CheckpointError:
             raise
         except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
@@ -159,7 +167,12 @@ def _find(folder: Path) -> Path:
 
 
 def _vocabulary(
-    path: Path, tokenizer: Tokenizer, instruct: InstructVersion | None, content: bytes | None = None
+    path: Path,
+    tokenizer: Tokenizer,
+    instruct: InstructVersion | None,
+    content: bytes | None = None,
+    *,
+    names_version: bool = False,
 ) -> Vocabulary:
     added = tokenizer.get_added_tokens_decoder()
     return Vocabulary(
@@ -168,6 +181,7 @@ def _vocabulary(
         size=max(tokenizer.get_vocab().values()) + 1,
         special_ids={token.content: number for number, token in added.items() if not _FILLER.fullmatch(token.content)},
         instruct=instruct,
+        names_version=names_version,
     )
 
 
@@ -178,12 +192,15 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 def _version_of(tokenizer: Tokenizer) -> InstructVersion | None:
     """Return the chat format that the control tokens of a tokenizer.json speak for.
 
-    Version 2 has the same ones as version 3, whose models are the public ones.
+    Version 2 has the same ones as version 3, whose models are the public ones. Version 13 has those of version 11, and
+    its models that reason have the marks of thoughts besides.
     """
     names = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     byte_level = isinstance(tokenizer.decoder, decoders.ByteLevel)
-    if "[ARGS]" in names or "[INST]" not in names:
-        return None  # version 11 and later, or version 1 and models without a chat, which write no control tokens
+    if "[MODEL_SETTINGS]" in names or "[INST]" not in names:
+        return None  # version 15 and later, or version 1 and models without a chat, which write no control tokens
+    if "[ARGS]" in names:
+        return "v13" if "[THINK]" in names else "v11"
     if "[SYSTEM_PROMPT]" in names:
         return "v7-tekken" if byte_level else "v7"
     return "v3-tekken" if byte_level else "v3"

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from edge_assistant import cli
 from edge_assistant.assistant import Answer
@@ -17,13 +19,23 @@ kitchen:
 """
 
 
+@pytest.fixture(scope="module")
+def talker(tiny_checkpoint, export_bundle, tmp_path_factory) -> Path:
+    """A model that answers nonsense, but at once, and in text; the tools' descriptions need much context."""
+    checkpoint = tmp_path_factory.mktemp("talker") / "checkpoint"
+    shutil.copytree(tiny_checkpoint(max_position_embeddings=16384), checkpoint)
+    vocabulary = json.loads((checkpoint / "tokenizer.json").read_bytes())["model"]["vocab"]
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["lm_head.weight"][vocabulary["[TOOL_CALLS]"]] = 0
+    save_file(weights, checkpoint / "model.safetensors")
+    return export_bundle(checkpoint, bits=32, instruct="v7-tekken").path
+
+
 @pytest.fixture
-def words(tiny_bundle, tmp_path: Path) -> list[str]:
-    """An `ask` of a model that answers nonsense, but at once; the tools' descriptions need much context."""
+def words(talker: Path, tmp_path: Path) -> list[str]:
     state = tmp_path / "home.yaml"
     state.write_text(STATE, encoding="utf-8")
-    bundle = tiny_bundle({"max_position_embeddings": 16384}).path
-    return ["ask", "--model", str(bundle), "--state", str(state)]
+    return ["ask", "--model", str(talker), "--state", str(state)]
 
 
 def test_json_is_one_answer_a_line_as_mqtt_gives_it(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

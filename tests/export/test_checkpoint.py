@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import shutil
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mistral_common.integrations.chat_templates.chat_templates import generate_chat_template
+from mistral_common.tokens.tokenizers.base import TokenizerVersion
 from safetensors.numpy import load_file, save_file
 
 from edge_assistant.bundle import AssistantSpec, Yarn
@@ -272,6 +275,64 @@ def test_the_chat_template_says_which_format_it_is(folder, config, version):
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
     with Checkpoint.open(folder) as checkpoint:
         assert checkpoint.instruct == version
+
+
+def template_of(version: str) -> str:
+    """Return the chat template that mistral-common writes for a version."""
+    effort = {"reasoning_effort_values": ("none", "high"), "reasoning_effort_default": "none"}
+    return generate_chat_template(
+        spm=False,
+        tokenizer_version=TokenizerVersion(version),
+        image_support=False,
+        audio_support=False,
+        thinking_support=False,
+        default_system_prompt=None,
+        plain_thinking_support=False,
+        use_special_token_variables=True,
+        model_settings_fields=None,
+        **(effort if version == "v15" else dict.fromkeys(effort)),
+    )
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+@pytest.mark.parametrize(
+    ("version", "instruct"), [("v3", "v3-tekken"), ("v7", "v7-tekken"), ("v11", "v11"), ("v13", "v13")]
+)
+def test_a_template_of_mistrals_tells_what_the_control_tokens_leave_open(folder, version, instruct, thinks):
+    add_controls(folder, "[ARGS]", "[CALL_ID]", *(["[THINK]", "[/THINK]"] if thinks else []))
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.instruct == ("v13" if thinks else "v11")
+    (folder / "chat_template.jinja").write_text(template_of(version))
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.instruct == instruct
+
+
+def test_a_version_after_those_that_are_known_has_no_chat(folder):
+    add_controls(folder, "[ARGS]", "[THINK]", "[/THINK]", "[MODEL_SETTINGS]", "[/MODEL_SETTINGS]")
+    (folder / "chat_template.jinja").write_text(template_of("v15"))
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.instruct is None
+
+
+@pytest.mark.parametrize("version", ["v11", "v13"])
+def test_a_template_does_not_overrule_the_version_that_tekken_names(folder, version):
+    words = [{"rank": byte, "token_bytes": base64.b64encode(bytes([byte])).decode()} for byte in range(256)]
+    listed = [{"rank": 1, "token_str": "<s>"}, {"rank": 3, "token_str": "[INST]"}]
+    config = {"pattern": r"\S+", "default_vocab_size": 270, "default_num_special_tokens": 14, "version": version}
+    (folder / "tekken.json").write_text(json.dumps({"config": config, "vocab": words, "special_tokens": listed}))
+    (folder / "chat_template.jinja").write_text("[SYSTEM_PROMPT] [INST] [TOOL_CALLS]")
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.instruct == version
+
+
+def add_controls(folder, *names) -> None:
+    """Let control tokens take the places of the last bytes of a tokenizer.json."""
+    document = json.loads((folder / "tokenizer.json").read_bytes())
+    ids = document["model"]["vocab"]
+    for name, letter in zip(names, sorted(ids, key=ids.__getitem__)[-len(names) :], strict=True):
+        ids[name] = ids.pop(letter)
+        document["added_tokens"].append(document["added_tokens"][0] | {"id": ids[name], "content": name})
+    (folder / "tokenizer.json").write_text(json.dumps(document))
 
 
 def test_a_model_without_control_tokens_has_no_chat(stories):

@@ -18,7 +18,7 @@ from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from tokenizers import Tokenizer
 
 from edge_assistant.errors import CheckpointError
-from edge_assistant_export.vocab import Vocabulary
+from edge_assistant_export.vocab import Vocabulary, tekken_tokenizer
 
 DATA = Path(mistral_common.__file__).parent / "data"
 FILES = {
@@ -139,11 +139,31 @@ def tekken(**changes) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("version", "instruct"), [("v7", "v7-tekken"), ("v3", "v3-tekken"), ("v11", None), ("v13", None)]
+    ("version", "instruct"),
+    [("v3", "v3-tekken"), ("v7", "v7-tekken"), ("v11", "v11"), ("v13", "v13"), ("v15", None), ("v99", None)],
 )
 def test_tekken_says_its_version(tmp_path, version, instruct):
     (tmp_path / "tekken.json").write_text(json.dumps(tekken(version=version)))
-    assert Vocabulary.read(tmp_path).instruct == instruct
+    vocabulary = Vocabulary.read(tmp_path)
+    assert (vocabulary.instruct, vocabulary.names_version) == (instruct, True)
+
+
+@pytest.mark.parametrize(
+    ("names", "instruct"),
+    [
+        (["<s>"], None),
+        (["[INST]"], "v3-tekken"),
+        (["[INST]", "[SYSTEM_PROMPT]"], "v7-tekken"),
+        (["[INST]", "[SYSTEM_PROMPT]", "[ARGS]", "[CALL_ID]"], "v11"),
+        (["[INST]", "[SYSTEM_PROMPT]", "[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"], "v13"),
+        (["[INST]", "[SYSTEM_PROMPT]", "[ARGS]", "[THINK]", "[MODEL_SETTINGS]"], None),
+    ],
+)
+def test_the_control_tokens_of_a_tokenizer_json_let_guess_its_version(tmp_path, names, instruct):
+    listed = [{"rank": rank, "token_str": name} for rank, name in enumerate(names)]
+    (tmp_path / "tokenizer.json").write_text(tekken_tokenizer(tekken() | {"special_tokens": listed}).to_str())
+    vocabulary = Vocabulary.read(tmp_path)
+    assert (vocabulary.instruct, vocabulary.names_version) == (instruct, False)
 
 
 def test_tekken_lists_its_control_tokens_by_rank(tmp_path):

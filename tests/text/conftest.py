@@ -9,18 +9,19 @@ from pathlib import Path
 import mistral_common
 import pytest
 from hypothesis import HealthCheck, settings
+from mistral_common.tokens.tokenizers.base import SpecialTokens
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from tokenizers import Tokenizer as TokenizerFile
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from edge_assistant.text.instruct import FORMATS
+from edge_assistant.text.instruct import END_THINK, FORMATS, THINK
 from edge_assistant.text.tokenizer import Tokenizer
 from edge_assistant_export.vocab import Vocabulary
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")  # a busy machine is no fault of the code
 
-CONTROLS = ["<unk>", *sorted(control.name for control in FORMATS["v7"].controls)]
+CONTROLS = ["<unk>", *sorted({mark.name for row in FORMATS.values() for mark in row.controls | {THINK, END_THINK}})]
 SENTENCES = [
     "Turn on the light in the kitchen, please.",
     "Is the door open? Grüße, naïve café ☺",
@@ -34,7 +35,12 @@ MISTRAL_FILES = {
     "v3-tekken": "tekken_240718.json",
     "v7": "mistral_instruct_tokenizer_241114.model.v7",
     "v7-tekken": "tekken_240718.json",
+    "v11": "tekken_240718.json",
+    "v13": "tekken_240718.json",
 }
+FILES: dict[Tokenizer, Path] = {}
+"""Where each of the small vocabularies lies."""
+LATER_VERSIONS = {"v7-tekken": "v7", "v11": "v11", "v13": "v13"}
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +81,12 @@ def tokenizer(request):
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture
+def tokenizer_file(tokenizer):
+    """The file of the same vocabulary."""
+    return FILES[tokenizer]
+
+
 @pytest.fixture(scope="session")
 def mistral(tmp_path_factory):
     """Give, for a format's name, our tokenizer and mistral-common's, of the same vocabulary."""
@@ -85,7 +97,7 @@ def mistral(tmp_path_factory):
         bundled = Path(mistral_common.__file__).parent / "data" / MISTRAL_FILES[name]
         source = folder / ("tekken.json" if bundled.suffix == ".json" else f"tokenizer.model.{name}")
         content = bundled.read_bytes()
-        source.write_bytes(_as_version_7(content) if name == "v7-tekken" else content)
+        source.write_bytes(_as_later_version(content, LATER_VERSIONS[name]) if name in LATER_VERSIONS else content)
         converted = folder / "tokenizer.json"
         converted.write_bytes(Vocabulary.read(folder).json)
         return Tokenizer(converted), MistralTokenizer.from_file(source)
@@ -93,13 +105,20 @@ def mistral(tmp_path_factory):
     return pair
 
 
-def _as_version_7(tekken: bytes) -> bytes:
-    """Return a tekken.json as one of version 7, cut to 20,000 ids: the package has none of that version."""
+def _as_later_version(tekken: bytes, version: str) -> bytes:
+    """Return a tekken.json as one of another version, cut to 20,000 ids: the package has none after version 3."""
     document = json.loads(tekken)
-    document["config"] |= {"version": "v7", "default_vocab_size": 20_000}
+    document["config"] |= {"version": version, "default_vocab_size": 20_000}
+    if version != "v7":  # the later ones list their control tokens, and thoughts came with version 13
+        names = [str(name) for name in SpecialTokens if version != "v11" or "THINK" not in name]
+        document["special_tokens"] = [
+            {"rank": rank, "token_str": name, "is_control": True} for rank, name in enumerate(names)
+        ]
     return json.dumps(document).encode()
 
 
 def _saved(file: TokenizerFile, folder: Path) -> Tokenizer:
     file.save(str(folder / "tokenizer.json"))
-    return Tokenizer(folder / "tokenizer.json")
+    tokenizer = Tokenizer(folder / "tokenizer.json")
+    FILES[tokenizer] = folder / "tokenizer.json"
+    return tokenizer

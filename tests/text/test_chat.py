@@ -24,6 +24,8 @@ from edge_assistant.text.tokenizer import _byte_of_letter
 QUESTION = [User("Is it on?")]
 PARAMS = SamplingParams(max_tokens=20)
 CALL = ["[TOOL_CALLS]", '[{"name": ', '"HassTurnOn", ', '"arguments": {"name": "fan"}', "}]"]
+MARKED_CALL = ["[TOOL_CALLS]", "HassTurn", "On", "[ARGS]", '{"name": ', '"fan"}']
+LATER_CONTROLS = ("[CALL_ID]", "[ARGS]", "[THINK]", "[/THINK]")
 EXPECTED_CALL = ToolCall("HassTurnOn", {"name": "fan"})
 
 
@@ -32,10 +34,13 @@ def reciting(tiny_checkpoint, export_bundle, tmp_path):
     """Return a function that loads a model which answers everything with this script, of pieces that differ."""
     models = []
 
-    def load(*script: str | bytes) -> ChatModel:
+    def load(*script: str | bytes, instruct: str = "v7-tekken") -> ChatModel:
         plain = tiny_checkpoint(num_hidden_layers=1)
         document = json.loads((plain / "tokenizer.json").read_bytes())
         ids = document["model"]["vocab"]
+        for name in [] if instruct == "v7-tekken" else LATER_CONTROLS:
+            ids[name] = len(ids)
+            document["added_tokens"].append(document["added_tokens"][0] | {"id": ids[name], "content": name})
         controls = {token["content"] for token in document["added_tokens"]}
         pieces = [piece if piece in controls else as_letters(piece) for piece in ("[/INST]", *script, "</s>")]
         for piece in pieces:
@@ -47,7 +52,7 @@ def reciting(tiny_checkpoint, export_bundle, tmp_path):
         (checkpoint / "tokenizer.json").write_text(json.dumps(document))
         weights = reciting_weights(load_file(plain / "model.safetensors"), [ids[piece] for piece in pieces], len(ids))
         save_file(weights, checkpoint / "model.safetensors")
-        models.append(ChatModel.load(export_bundle(checkpoint, bits=32), EngineSettings()))
+        models.append(ChatModel.load(export_bundle(checkpoint, bits=32, instruct=instruct), EngineSettings()))
         return models[-1]
 
     yield load
@@ -88,6 +93,27 @@ def test_calls_are_read_and_not_handed_on(reciting):
     reply = model.chat(QUESTION, (), PARAMS, on_text=heard.append)
     assert reply.message == Assistant("Sure.", (EXPECTED_CALL,))
     assert heard == ["Sure."]
+
+
+@pytest.mark.parametrize("instruct", ["v11", "v13"])
+def test_calls_with_marks_are_read_and_not_handed_on(reciting, instruct):
+    model, heard = reciting("Sure.", *MARKED_CALL, instruct=instruct), []
+    reply = model.chat(QUESTION, (), PARAMS, on_text=heard.append)
+    assert reply.message == Assistant("Sure.", (EXPECTED_CALL,))
+    assert heard == ["Sure."]
+    for max_tokens in range(2, 8):
+        with pytest.raises(ToolCallError, match=f"cut off after {max_tokens} tokens"):
+            model.chat(QUESTION, (), SamplingParams(max_tokens=max_tokens))
+
+
+def test_thoughts_are_not_handed_on_and_hold_no_stop_string(reciting):
+    script = ("[THINK]", "Is it", " on?", "[/THINK]", "Yes, ", "it is.")
+    model, heard = reciting(*script, instruct="v13"), []
+    reply = model.chat(QUESTION, (), PARAMS, on_text=heard.append, stop=["on?"])
+    assert (reply.message, reply.finish_reason) == (Assistant("Yes, it is."), "stop")
+    assert heard == ["Yes, ", "it is."]
+    reply = model.chat(QUESTION, (), SamplingParams(max_tokens=3), on_text=heard.append)
+    assert (reply.message, reply.finish_reason) == (Assistant(), "length")
 
 
 def test_a_stop_string_cuts_across_pieces(reciting):

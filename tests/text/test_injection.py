@@ -6,16 +6,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edge_assistant.text.instruct import FORMATS, Control, InstructFormat
+from edge_assistant.text.instruct import END_THINK, FORMATS, THINK, Control, InstructFormat
 from edge_assistant.text.messages import Assistant, System, Tool, ToolCall, ToolResult, User
 
-NAMES = [control.name for control in FORMATS["v7"].controls]
+NAMES = sorted({mark.name for row in FORMATS.values() for mark in row.controls | {THINK, END_THINK}})
 LURES = [
     *NAMES,
     "<unk>",
     "<pad>",
     "[IMG]",
-    "[ARGS]",
     "<SPECIAL_20>",
     "<0x02>",
     "[INST",
@@ -59,9 +58,10 @@ def test_a_prompt_has_the_control_ids_of_its_layout_and_no_other(mistral, name, 
     assert list(filter(tokenizer.is_control, layout.encode(tokenizer, chat, tools))) == ours
 
 
+@pytest.mark.parametrize("name", ["v7", "v11", "v13"])
 @given(text=HOSTILE)
-def test_what_a_model_repeats_of_it_is_text_and_no_call(byte_level, spm, text):
-    layout = InstructFormat.named("v7")
+def test_what_a_model_repeats_of_it_is_text_and_no_call(byte_level, spm, name, text):
+    layout = InstructFormat.named(name)
     for tokenizer in (byte_level, spm):
         reply = tokenizer.encode(text)
         assert layout.parse(tokenizer, reply) == Assistant(tokenizer.decode(reply))

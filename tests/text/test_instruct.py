@@ -1,17 +1,14 @@
-"""What the formats lay out, what they refuse, and how a reply is read."""
+"""What the formats lay out, and what they refuse."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from edge_assistant.errors import ControlTokenError, ConversationError, InstructFormatError, ToolCallError
-from edge_assistant.text.instruct import FORMATS, Control, InstructFormat, parse_calls
+from edge_assistant.errors import ControlTokenError, ConversationError, InstructFormatError
+from edge_assistant.text.instruct import FORMATS, Control, InstructFormat
 from edge_assistant.text.messages import Assistant, System, Tool, ToolCall, ToolResult, User
-from edge_assistant.text.tokenizer import Tokenizer
 
 LIGHT = ToolCall("HassTurnOn", {"name": "Küchenlicht"}, "call00001")
 FAN = ToolCall("HassTurnOff", {"name": "fan"}, "call00002")
@@ -42,20 +39,34 @@ def test_how_a_tool_round_is_written():
     )
     with_id = start + f'\'[{call}, "id": "call00001"}}]\'</s>[TOOL_RESULTS]'
     assert laid_out("v3", chat) == (with_id + '\'{"content": "done", "call_id": "call00001"}\'[/TOOL_RESULTS]')
-    assert laid_out("v7", chat) == with_id + "'call00001'[TOOL_CONTENT]'done'[/TOOL_RESULTS]"
+    answer = "'call00001'[TOOL_CONTENT]'done'[/TOOL_RESULTS]"
+    assert laid_out("v7", chat) == with_id + answer
+    arguments = '[ARGS]\'{"name": "Küchenlicht"}\'</s>[TOOL_RESULTS]'
+    assert laid_out("v11", chat) == f"{start}'HassTurnOn'[CALL_ID]'call00001'{arguments}{answer}"
+    assert laid_out("v13", chat) == f"{start}'HassTurnOn'{arguments}'done'[/TOOL_RESULTS]"
 
 
 def test_a_call_without_an_id_is_written_without_one():
     chat = [User("on"), Assistant(calls=(ToolCall("HassTurnOn", {}),))]
     assert laid_out("v7", chat).endswith('[TOOL_CALLS]\'[{"name": "HassTurnOn", "arguments": {}}]\'</s>')
+    assert laid_out("v11", chat).endswith("[TOOL_CALLS]'HassTurnOn'[ARGS]'{}'</s>")
 
 
-def test_tools_stand_before_the_last_user_turn():
+@pytest.mark.parametrize("name", TOOL_FORMATS)
+def test_tools_stand_before_one_user_turn(name):
     chat = [User("a"), Assistant("b"), User("c"), Assistant(calls=(LIGHT,)), DONE]
-    for name in TOOL_FORMATS:
-        prompt = laid_out(name, chat, [TOOL])
-        assert prompt.count("[AVAILABLE_TOOLS]") == 1
-        assert "[/AVAILABLE_TOOLS][INST]'c'" in prompt
+    prompt = laid_out(name, chat, [TOOL])
+    assert prompt.count("[AVAILABLE_TOOLS]") == 1
+    assert ("[/AVAILABLE_TOOLS][INST]'a'" if name == "v13" else "[/AVAILABLE_TOOLS][INST]'c'") in prompt
+
+
+@pytest.mark.parametrize("name", ["v11", "v13"])
+def test_results_stand_in_the_order_of_the_calls_of_their_turn(name):
+    fan_done = ToolResult("call00002", "off")
+    once = [User("a"), Assistant(calls=(LIGHT, FAN)), DONE, fan_done, Assistant("b"), User("c")]
+    again = [Assistant(calls=(FAN, LIGHT)), fan_done, DONE]
+    swapped = [*once[:2], fan_done, DONE, *once[4:], again[0], *reversed(again[1:])]
+    assert laid_out(name, swapped) == laid_out(name, [*once, *again])
 
 
 def test_only_v2_forgets_earlier_tool_rounds():
@@ -69,6 +80,12 @@ def test_without_a_system_text_a_prompt_is_a_prefix_of_the_next(name):
     chat = [User("a"), Assistant("b"), User("c"), Assistant("d"), User("e")]
     assert laid_out(name, chat).startswith(laid_out(name, chat[:4]))
     assert laid_out(name, chat[:4]).startswith(laid_out(name, chat[:3]))
+
+
+def test_a_v13_prompt_with_system_text_and_tools_is_a_prefix_of_the_next():
+    chat = [System("s"), User("a"), Assistant(calls=(LIGHT,)), DONE, Assistant("b"), User("c"), Assistant("d")]
+    prompts = [laid_out("v13", chat[:end], [TOOL]) for end in (2, 4, 5, 6, 7)]
+    assert all(longer.startswith(shorter) for shorter, longer in pairwise(prompts))
 
 
 def test_neighbours_of_one_role_are_one_turn():
@@ -124,7 +141,7 @@ def test_what_a_format_cannot_hold_is_refused(name, chat, tools, said):
 
 
 def test_an_unknown_format_lists_those_there_are():
-    with pytest.raises(InstructFormatError, match=r"'v4'.*v1, v2, v3, v3-tekken, v7, v7-tekken"):
+    with pytest.raises(InstructFormatError, match=r"'v4'.*v1, v2, v3, v3-tekken, v7, v7-tekken, v11, v13"):
         InstructFormat.named("v4")
 
 
@@ -132,101 +149,3 @@ def test_a_vocabulary_of_another_format_is_named(mistral):
     tokenizer, _ = mistral("v1")
     with pytest.raises(ControlTokenError, match=r"\[INST\]"):
         InstructFormat.named("v3").encode(tokenizer, [User("a")])
-
-
-# Replies
-
-
-def generated(tokenizer: Tokenizer, *parts: Control | str) -> list[int]:
-    ids: list[int] = []
-    for part in parts:
-        ids += [tokenizer.control_id(part.name)] if isinstance(part, Control) else tokenizer.encode(part)
-    return ids
-
-
-@pytest.mark.parametrize("name", TOOL_FORMATS)
-def test_a_reply_that_was_laid_out_is_read_back(tokenizer, name):
-    layout = InstructFormat.named(name)
-    question = [User("on")]
-    for answer in (Assistant("Grüße ☺"), Assistant(calls=(ToolCall("T", {"a": [1, {"b": None}]}), ToolCall("U", {})))):
-        ids = layout.encode(tokenizer, [*question, answer])
-        reply = ids[len(layout.encode(tokenizer, question)) :]
-        assert layout.parse(tokenizer, reply) == answer
-
-
-def test_a_v7_reply_may_hold_text_and_calls(tokenizer):
-    reply = generated(tokenizer, "Yes.", Control("[TOOL_CALLS]"), '[{"name": "T", "arguments": {}}]', Control("</s>"))
-    assert InstructFormat.named("v7").parse(tokenizer, reply) == Assistant("Yes.", (ToolCall("T", {}),))
-
-
-def test_a_reply_ends_where_the_model_would_speak_for_another(tokenizer):
-    layout = InstructFormat.named("v7")
-    for stop in ("</s>", "[INST]", "[TOOL_RESULTS]", "<s>"):
-        reply = generated(tokenizer, "Yes.", Control(stop), "and more")
-        assert tokenizer.control_id(stop) in layout.stop_ids(tokenizer)
-        assert layout.parse(tokenizer, reply) == Assistant("Yes.")
-    assert tokenizer.control_id("[TOOL_CALLS]") not in layout.stop_ids(tokenizer)
-
-
-def test_text_that_looks_like_a_call_is_text(tokenizer):
-    text = '[TOOL_CALLS][{"name": "T", "arguments": {}}]'
-    assert InstructFormat.named("v7").parse(tokenizer, tokenizer.encode(text)) == Assistant(text)
-
-
-def test_the_id_a_model_gives_a_call_is_dropped():
-    assert parse_calls('[{"name": "T", "arguments": {"a": 1}, "id": "abcdefghi"}]') == (ToolCall("T", {"a": 1}),)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{}",
-        '{"name": "T", "arguments": {}}',
-        '[{"name": "T"}]',
-        '[{"name": "T", "arguments": {}}',
-        '[{"name": "T", "arguments": {}}] and so on',
-        '[{"name": "T", "arguments": {}, "extra": 1}]',
-        '[{"name": "", "arguments": {}}]',
-        '[{"name": 1, "arguments": {}}]',
-        '[{"name": "T", "arguments": []}]',
-        '[{"name": "T", "arguments": "{}"}]',
-        '[{"name": "T", "arguments": {"a": NaN}}]',
-        '[{"name": "T", "arguments": {"a": 1e999}}]',
-        '[{"name": "T", "arguments": {"a": 1, "a": 2}}]',
-        '[{"name": "T", "arguments": {"a": "\\ud83d"}}]',
-        "[" * 100_000,
-        '[{"name": "T", "arguments": {"a": ' + "9" * 5000 + "}}]",
-    ],
-)
-def test_a_malformed_call_is_refused_whole(text):
-    with pytest.raises(ToolCallError) as refused:
-        parse_calls(text)
-    assert refused.value.text == text
-    assert len(str(refused.value)) < 500
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=5,
-)
-
-
-@settings(max_examples=40)
-@given(arguments=st.dictionaries(st.text(), JSON))
-def test_any_arguments_survive(byte_level, spm, arguments):
-    layout = InstructFormat.named("v7")
-    answer = Assistant(calls=(ToolCall("T", arguments),))
-    for tokenizer in (byte_level, spm):
-        question = layout.encode(tokenizer, [User("on")])
-        reply = layout.encode(tokenizer, [User("on"), answer])[len(question) :]
-        if "▁" not in str(arguments):
-            assert layout.parse(tokenizer, reply) == answer
-
-
-@given(text=st.text())
-def test_whatever_a_model_writes_is_calls_or_a_named_error(text):
-    with suppress(ToolCallError):
-        assert parse_calls(text)

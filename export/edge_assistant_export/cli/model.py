@@ -87,7 +87,7 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         metavar="N",
         help="longest context, in tokens (default: the checkpoint's, at most 32768)",
     )
-    add("--instruct", metavar="VERSION", help="format of a chat: v1, v2, v3, v3-tekken, v7, v7-tekken")
+    add("--instruct", metavar="VERSION", help="format of a chat: v1, v2, v3, v3-tekken, v7, v7-tekken, v11, v13")
     add("--name", help="what the bundle calls itself (default: as its folder)")
     add("--licence", help="the licence of the weights (default: what the checkpoint says)")
     add_source_options(parser)

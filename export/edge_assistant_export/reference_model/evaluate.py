@@ -77,6 +77,7 @@ def by_bundle(folder: Path, threads: int) -> Judge:
     from edge_assistant.config import EngineSettings
     from edge_assistant.engine import SamplingParams
     from edge_assistant.errors import ToolCallError
+    from edge_assistant.home.tools import TOOLS
     from edge_assistant.text.chat import ChatModel
 
     def judge(asked: Iterable[Case]) -> Iterator[tuple[Case, bool, str]]:
@@ -84,7 +85,7 @@ def by_bundle(folder: Path, threads: int) -> Judge:
             for case in asked:
                 messages = case.talk.messages(case.example.question)
                 try:
-                    reply = model.chat(messages, (), SamplingParams(max_tokens=160)).message
+                    reply = model.chat(messages, TOOLS, SamplingParams(max_tokens=160)).message
                 except ToolCallError as error:
                     yield case, False, error.text
                 else:
