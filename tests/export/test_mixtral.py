@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
@@ -10,10 +12,13 @@ import pytest
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine
 from edge_assistant.errors import RecipeError
+from edge_assistant.text.tokenizer import Tokenizer
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.quantize import dequantize, quantize
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.reference import Observer, forward, hidden_states
+from edge_assistant_export.reference_model.packing import FORMAT
+from edge_assistant_export.reference_model.splits import cases
 from edge_assistant_export.synth import synthesise
 from edge_assistant_export.verify import verify
 from edge_assistant_export.write import export
@@ -24,6 +29,7 @@ MIXTURES = {
     "2 of 8, tied": {"num_local_experts": 8, "num_experts_per_tok": 2, "tie_word_embeddings": True},
     "all of 2, windowed": {"num_local_experts": 2, "num_experts_per_tok": 2, "sliding_window": 9, "head_dim": 24},
 }
+TRAINED = Path(__file__).parents[2] / "models/home-mini-moe/checkpoint"
 IDS = [1, *np.random.default_rng(0).integers(14, 270, 39).tolist()]
 # Products of some hundred float32 numbers of order one, of two experts, summed in another order.
 ROUNDING = 1e-4
@@ -79,24 +85,38 @@ def test_computing_in_int8_stays_near(bits, tiny_checkpoint, export_bundle):
     assert 0 < np.median(distance) < 0.05
 
 
-def test_the_same_experts_are_chosen_for_ten_thousand_tokens(tmp_path):
+@pytest.fixture(params=["random", "trained"])
+def mixture_and_texts(request, tmp_path):
+    """A mixture's checkpoint, and 10,000 tokens or more for it to read."""
+    if request.param == "random":
+        texts = [np.random.default_rng(seed).integers(3, 500, 250).tolist() for seed in range(40)]
+        return synthesise("tiny-moe", tmp_path / "checkpoint", dtype="float32"), texts
+    if not TRAINED.is_dir():
+        pytest.skip(f"{TRAINED} is not there")
+    tokenizer, texts = Tokenizer(TRAINED / "tokenizer.json"), []
+    for case in cases("a", 60):
+        texts.append(FORMAT.encode(tokenizer, [*case.talk.messages(case.example.question), case.example.answer]))
+    return TRAINED, texts
+
+
+def test_the_same_experts_are_chosen_for_ten_thousand_tokens(mixture_and_texts, tmp_path):
     """Router logits closer than float32 sums in another order are apart may change places; they are counted."""
-    path = synthesise("tiny-moe", tmp_path / "checkpoint", dtype="float32")
-    texts = [np.random.default_rng(seed).integers(3, 500, 250).tolist() for seed in range(40)]
+    path, texts = mixture_and_texts
     seen = Routes()
     with Checkpoint.open(path) as checkpoint:
         manifest = export(checkpoint, Recipe(accuracy_level=0), tmp_path / "bundle")
         hidden_states(Rounded(checkpoint, 4, 32), texts, observer=seen)
     found = router_logits(tmp_path / "bundle", manifest.architecture, texts)
-    undecided = 0
+    undecided = choices = 0
     for layer, chosen in seen.chosen.items():
         ranked = np.sort(found[layer], axis=1)[:, ::-1]
-        differs = np.argsort(-found[layer], axis=1, kind="stable")[:, :2] != chosen
+        differs = (np.argsort(-found[layer], axis=1, kind="stable")[:, :2] != chosen).any(axis=1)
         gap = np.minimum(ranked[:, 0] - ranked[:, 1], ranked[:, 1] - ranked[:, 2])
-        assert not (differs.any(axis=1) & (gap > 1e-4)).any()
-        undecided += int(differs.any(axis=1).sum())
-    assert sum(map(len, seen.chosen.values())) == 20_000
-    assert undecided <= 4
+        assert not (differs & (gap > 1e-4)).any()
+        undecided += int(differs.sum())
+        choices += len(chosen)
+    assert choices >= 10_000 * manifest.architecture.n_layers
+    assert undecided <= choices / 5_000
 
 
 class Routes(Observer):
