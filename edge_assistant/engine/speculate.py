@@ -1,0 +1,90 @@
+"""Guessed tokens: several positions in one run, and not one token that would not have been drawn.
+
+What was said comes again: names of devices, sentences of a document, the last answer. So where the last few tokens of
+the context stood before, what followed them there is guessed to follow now (prompt lookup; A. Saxena, 2023). The
+guesses are run with the token that is due, in one batch, which reads the weights once. Then each position is drawn as
+it would have been; a guess counts only if it is what was drawn, and what follows a wrong one is forgotten:
+
+    context   the lamp in the hall is on . the lamp
+    guess                                           in the hall
+    drawn                                           in the kitchen     two tokens for one run, the third forgotten
+
+`Pace` says how many guesses pay: that depends on how many come true and on what a row more costs, which is measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MOST_GUESSES: Final = 8
+_LONGEST_MATCH: Final = 3
+"""Tokens that have to have stood together before; fewer do where so many have not."""
+_ACCEPTED_AT_FIRST: Final = 0.5
+_ROW_AT_FIRST: Final = 0.4
+"""What a row more is taken to cost before any was measured, in steps of one row."""
+_LEARNING: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """Tokens that may follow, and how many tokens of the context led to them."""
+
+    tokens: tuple[int, ...] = ()
+    matched: int = 0
+
+
+def look_up(text: NDArray[np.int64], most: int = MOST_GUESSES) -> Guess:
+    """Return what followed where the end of a text [n] stood last before, as much of the end as can be found."""
+    ends, matched = np.flatnonzero(text[:-1] == text[-1:]) + 1, 0
+    while len(ends):
+        last, matched = int(ends[-1]), matched + 1
+        if matched == _LONGEST_MATCH:
+            break
+        ends = ends[ends > matched]
+        ends = ends[text[ends - matched - 1] == text[-matched - 1]]
+    return Guess(tuple(text[last : last + most].tolist()), matched) if matched else Guess()
+
+
+@dataclass(slots=True)
+class Pace:
+    """How many guesses pay here: tokens for the time, by what was accepted and what runs took."""
+
+    _accepted: dict[int, float] = field(default_factory=dict)
+    """By the length of the match: how often the next token was the one that was guessed."""
+    _step_s: float = 0.0
+    _row: float = _ROW_AT_FIRST
+
+    def worth(self, guess: Guess) -> int:
+        """Return how many of the guesses to run, 0 where a single step is better."""
+        share = self._accepted.get(guess.matched, _ACCEPTED_AT_FIRST)
+        best, best_rate = 0, 1.0
+        expected = likely = 1.0
+        for count in range(1, len(guess.tokens) + 1):
+            likely *= share
+            expected += likely
+            rate = expected / (1 + self._row * count)
+            if rate > best_rate:
+                best, best_rate = count, rate
+        return best
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """Take in what a run of so many rows took."""
+        if rows == 1:
+            self._step_s += _LEARNING * (seconds - self._step_s) if self._step_s else seconds
+        elif self._step_s:
+            row = (seconds / self._step_s - 1) / (rows - 1)
+            self._row += _LEARNING * (max(row, 0.0) - self._row)
+
+    def came(self, guess: Guess, drawn: Sequence[int]) -> None:
+        """Take in what was drawn where a guess was made, whether it was run or not."""
+        if guess.tokens and drawn:
+            share = self._accepted.get(guess.matched, _ACCEPTED_AT_FIRST)
+            self._accepted[guess.matched] = share + _LEARNING * ((guess.tokens[0] == drawn[0]) - share)
