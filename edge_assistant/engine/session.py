@@ -84,14 +84,11 @@ class Session:
         return logits.reshape(-1, self.vocab_size)
 
     def _feed(self, binding: ort.IOBinding, ids: NDArray[np.int64] | Sequence[int]) -> None:
-        cache = self.cache
-        start, end = cache.length, cache.length + len(ids)
-        tokens = cache.tokens[:, start:end]
-        tokens[0] = ids
-        binding.bind_cpu_input(names.INPUT_IDS, tokens)
-        binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
-        self._session.run_with_iobinding(binding)
-        cache.length = end
+        end = self.cache.length + len(ids)
+        with self.cache.step(ids) as tokens:
+            binding.bind_cpu_input(names.INPUT_IDS, tokens)
+            binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
+            self._session.run_with_iobinding(binding)
 
     def _bind_cache(self) -> ort.IOBinding:
         # An OrtValue borrows the array's memory: the cache, which self holds, outlives the binding.
