@@ -116,8 +116,7 @@ def touch(path: Path) -> None:
 
 @given(
     name=st.text(max_size=20),
-    cache=st.sampled_from(["float32", "int8"]),
-    window=st.sampled_from(["bounded", "full"]),
+    cache=st.builds(CacheSpec, st.sampled_from(["float32", "int8"]), st.sampled_from(["bounded", "full"])),
     instruct=st.sampled_from([None, "v1", "v7-tekken"]),
     quality=st.none()
     | st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3),
@@ -130,12 +129,12 @@ def touch(path: Path) -> None:
     assistant=st.none() | st.builds(AssistantSpec, st.text(max_size=20), st.sampled_from(["learnt", "listed"])),
     adapter=st.sampled_from([None, AdapterSource("lora", None, 64 * "a", 16, 32.0, 2.0, None)]),
 )
-def test_what_is_written_is_read(name, cache, window, instruct, quality, special_ids, changes, assistant, adapter):
+def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, changes, assistant, adapter):
     architecture = replace(MISTRAL_7B, **changes)
     manifest = replace(
         MANIFEST,
         name=name,
-        cache=CacheSpec(cache, window if architecture.windowed_layers else None),
+        cache=cache if architecture.windowed_layers else replace(cache, window=None),
         instruct=instruct,
         quality=quality,
         special_ids=special_ids,

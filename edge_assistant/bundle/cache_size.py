@@ -62,7 +62,7 @@ def bounded_positions(window: int) -> int:
 def bounded_rows(window: int, capacity: int) -> int:
     """Return the rows of a bounded layer's buffer where `capacity` tokens of context are to fit.
 
-    What fits into the most that the layer holds is simply held. Of fewer tokens than the window the graph wants a buffer
-    as long as that all the same: rows beyond the capacity are never written and take no memory.
+    What fits into the most that the layer holds is simply held. Where it is less than the window, the graph wants a
+    buffer as long as the window all the same: rows beyond the capacity are never written and take no memory.
     """
     return max(window, capacity) if capacity <= bounded_positions(window) else window + REWINDABLE

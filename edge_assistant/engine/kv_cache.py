@@ -25,7 +25,8 @@ not by any number. What the next prompt shares is kept where that goes back no f
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import mmap
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +73,8 @@ class KvCache:
         for layer in range(architecture.n_layers):
             rows = bounded_rows(window, capacity) if window is not None and layer in bounded else capacity
             shape = (1, architecture.n_kv_heads, rows, architecture.head_dim)
-            self.layers.append((_aligned(shape, dtype), _aligned(shape, dtype)))
+            zeros = _aligned if rows <= capacity else _sparse
+            self.layers.append((zeros(shape, dtype), zeros(shape, dtype)))
         self._window: BoundedWindow | None = None
         if window is not None and bounded and bounded_rows(window, capacity) < capacity:
             self._window = BoundedWindow([buffer for layer in bounded for buffer in self.layers[layer]], window)
@@ -108,8 +110,9 @@ class KvCache:
         length = min(self.length, length)
         if 0 < length < self.shortest():
             raise RewindError(self.length, length, self.shortest())
+        start, self.length = self.length, 0
         if self._window:
-            self._window.rewind(self.length, length)
+            self._window.rewind(start, length)
         self.length = length
 
     def keep_prefix(self, prompt: NDArray[np.int64]) -> int:
@@ -130,3 +133,11 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     memory = np.zeros(nbytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + nbytes].view(dtype).reshape(shape)
+
+
+def _sparse(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return aligned zeros of which only the pages that are written take memory, also where huge pages are the rule."""
+    memory = mmap.mmap(-1, int(np.prod(shape)) * dtype.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages does not know the word
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)

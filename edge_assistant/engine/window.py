@@ -40,10 +40,10 @@ class BoundedWindow:
         """`buffers` are keys and values of the layers, [1, n_kv_heads, rows, head_dim] each, rows > window."""
         self._buffers = buffers
         self._window = window
-        self._rows = buffers[0].shape[2]
-        self._stride = self._rows - window + 1
+        self._rows: int = buffers[0].shape[2]
+        self._stride: int = self._rows - window + 1
         """G: how many positions are dropped at once."""
-        self._kept = [np.zeros_like(buffer[:, :, window:]) for buffer in buffers]
+        self._kept = [np.zeros(buffer[:, :, window:].shape, buffer.dtype) for buffer in buffers]
         """The last positions before D, [1, n_kv_heads, rows - window, head_dim] each."""
         self.oldest = 0
 
@@ -51,15 +51,11 @@ class BoundedWindow:
         """Return D: how many positions are no longer in a row after so many tokens."""
         return self._stride * max(0, -((self._rows - length) // self._stride))
 
-    def drops(self, start: int, end: int) -> bool:
-        """Whether a step from `start` to `end` tokens drops positions."""
-        return self.dropped(end) > self.dropped(start)
-
     def before_step(self, start: int, end: int) -> None:
         """Keep what a step from `start` to `end` tokens is going to drop."""
-        if not self.drops(start, end):
-            return
         before, after = self.dropped(start), self.dropped(end)
+        if after == before:
+            return
         if after > start:
             self.oldest = after
             return

@@ -11,7 +11,6 @@ from edge_assistant.bundle import REWINDABLE, Architecture, CacheSpec, Manifest,
 from edge_assistant.engine.kv_cache import KvCache, capacity_of
 from edge_assistant.errors import CacheBudgetError
 
-
 MISTRAL_7B = {"n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "head_dim": 128, "max_positions": 32768}
 
 

@@ -77,8 +77,7 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     add(
         "--window-cache",
         metavar="bounded|full",
-        help="what layers with a window keep: it and some slack (bounded, the default), or the whole context, for other "
-        "runtimes",
+        help="what layers with a window keep: it and some slack (bounded, the default), or all, which optimum can load",
     )
     add(
         "--calibration",
