@@ -36,8 +36,8 @@ def measure(path: Path, tokens: int) -> dict[str, int]:
     ids = np.random.default_rng(0).integers(session.vocab_size, size=tokens)
     session.run(ids[:8])
     before = resident().anonymous
-    for start in range(8, tokens, session.prefill_chunk):
-        session.run(ids[start : start + session.prefill_chunk])
+    for chunk in session.chunks(ids[8:]):
+        session.run(chunk)
     return {"computed": bundle.manifest.cache_size.of(tokens), "resident": resident().anonymous - before}
 
 

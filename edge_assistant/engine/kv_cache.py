@@ -82,6 +82,10 @@ class KvCache:
         """The context, [1, capacity]; only the first `length` count."""
         self.length = 0
 
+    def longest_step(self, most: int) -> int:
+        """Return how many tokens, `most` of them, the next step had better read: it ends where a window is full."""
+        return min(most, self._window.longest_step(self.length)) if self._window else most
+
     @contextmanager
     def step(self, ids: NDArray[np.int64] | Sequence[int]) -> Generator[NDArray[np.int64]]:
         """Append tokens [n], of which the graph reads the view [1, n] that this gives, and writes their rows inside.

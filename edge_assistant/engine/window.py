@@ -51,6 +51,14 @@ class BoundedWindow:
         """Return D: how many positions are no longer in a row after so many tokens."""
         return self._stride * max(0, -((self._rows - length) // self._stride))
 
+    def longest_step(self, length: int) -> int:
+        """Return after how many more tokens the buffers are full; from full ones, when they are again.
+
+        A step that goes on beyond that drops positions which its own first tokens still see: the graph then copies the
+        window of a layer, where it otherwise only moves rows.
+        """
+        return self._rows - (length - self.dropped(length)) or self._stride
+
     def before_step(self, start: int, end: int) -> None:
         """Keep what a step from `start` to `end` tokens is going to drop."""
         before, after = self.dropped(start), self.dropped(end)

@@ -102,6 +102,25 @@ def test_fewer_rows_than_the_window_are_refused_by_the_graph_and_never_made(tiny
         session_of(bundle, capacity=5).run([1])
 
 
+@pytest.mark.parametrize("start", [1, 5, 31])
+def test_a_prompt_is_cut_where_the_window_is_full(tiny_bundle, start):
+    """Whatever a step drops, none of its own tokens sees: every run either begins with full rows or drops nothing."""
+    session = Session(
+        tiny_bundle(WINDOW), KvCache(tiny_bundle(WINDOW).manifest, LENGTH), EngineSettings(prefill_chunk=3)
+    )
+    read(session, IDS[:start], 5)
+    rows, chunks = 8 + SLACK, []
+    for chunk in session.chunks(IDS[start:]):
+        before = session.cache.length
+        session.run(chunk)
+        assert not any(
+            (length - rows) % (SLACK + 1) == 0 for length in range(max(rows, before + 1), session.cache.length)
+        )
+        chunks.append(chunk)
+    np.testing.assert_array_equal(np.concatenate(chunks), IDS[start:])
+    assert max(map(len, chunks)) == 3
+
+
 def test_greedy_tokens_are_those_of_the_full_length_variant(tiny_bundle):
     for shape in (WINDOW, SHAPES["in one layer of two"]):
         answers = []
