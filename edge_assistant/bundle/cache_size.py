@@ -23,8 +23,8 @@ REWINDABLE: Final = 512
 """Tokens at the end of a context that can always be taken back, though a window has passed over them.
 
 A turn of the assistant takes back the one before it: the home's description, a question and an answer, some hundreds of
-tokens, where reading a whole context anew takes a board minutes. A step of 256 tokens is shorter, so the graph drops
-rows at most once a step; and as it drops them only every 513th token, moving the others costs next to nothing.
+tokens, where reading a whole context anew takes a board minutes. Guessed tokens that turn out wrong are far fewer. And
+as rows are dropped only at every 513th token, moving the others costs next to nothing.
 """
 
 

@@ -8,6 +8,9 @@ The graph's inputs and outputs are
     past_key_values.N.key    cache   [batch, n_kv_heads, past, head_dim], `.value` alike
     logits                   float32 [batch, logits_to_keep, vocab], declared [batch, 1, vocab]
     present.N.key            cache   as past, the same buffer, `.value` alike
+
+Under a bounded window cache, past and present of a layer with a window have as many rows as their owner likes, at least
+as many as the window is long, and the graph itself drops positions (`engine/window.py`).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ first four in common:
     tokens   11 12 13 14  .  .  .  .  .        length 4, two tokens left to read
 
 A bounded layer drops rows (`window.py`), so a context that has outgrown it can be taken back by `REWINDABLE` tokens,
-not by any number. What the next prompt shares is kept where that goes back no farther, and else read anew.
+not by any number. What a new prompt shares with it is kept where that goes back no farther; else all is read anew.
 """
 
 from __future__ import annotations
@@ -63,40 +63,41 @@ class KvCache:
 
     def __init__(self, manifest: Manifest, capacity: int) -> None:
         """Allocate for `capacity` tokens; pages become resident as they are first written."""
-        architecture = manifest.architecture
-        window = architecture.sliding_window
-        bounded = architecture.windowed_layers if manifest.cache.window == "bounded" else ()
-        dtype = np.dtype(manifest.cache.type)
+        architecture, dtype = manifest.architecture, np.dtype(manifest.cache.type)
         self.capacity = capacity
         self.layers: list[tuple[NDArray[Any], NDArray[Any]]] = []
         """Keys and values of each layer, [1, n_kv_heads, rows, head_dim]."""
+        bounded: list[NDArray[Any]] = []
         for layer in range(architecture.n_layers):
-            rows = bounded_rows(window, capacity) if window is not None and layer in bounded else capacity
+            rows, window = capacity, architecture.window_of(layer)
+            if manifest.cache.window == "bounded" and window is not None:
+                rows = bounded_rows(window, capacity)
             shape = (1, architecture.n_kv_heads, rows, architecture.head_dim)
-            zeros = _aligned if rows <= capacity else _sparse
+            zeros = _sparse if rows > capacity else _aligned
             self.layers.append((zeros(shape, dtype), zeros(shape, dtype)))
-        self._window: BoundedWindow | None = None
-        if window is not None and bounded and bounded_rows(window, capacity) < capacity:
-            self._window = BoundedWindow([buffer for layer in bounded for buffer in self.layers[layer]], window)
+            if rows < capacity:
+                bounded += self.layers[-1]
+        window = architecture.sliding_window
+        self._window = BoundedWindow(bounded, window) if bounded and window is not None else None
         self.tokens = np.zeros((1, capacity), np.int64)
         """The context, [1, capacity]; only the first `length` count."""
         self.length = 0
 
     def longest_step(self, most: int) -> int:
-        """Return how many tokens, `most` of them, the next step had better read: it ends where a window is full."""
+        """Return how many tokens the next step had better read, of `most`: it ends where a window is full."""
         return min(most, self._window.longest_step(self.length)) if self._window else most
 
     @contextmanager
     def step(self, ids: NDArray[np.int64] | Sequence[int]) -> Generator[NDArray[np.int64]]:
         """Append tokens [n], of which the graph reads the view [1, n] that this gives, and writes their rows inside.
 
-        A step that fails leaves no context: nobody knows which rows it has written and dropped.
+        A step that fails or is interrupted leaves no context: nobody knows which rows it has written and dropped.
         """
         start, end = self.length, self.length + len(ids)
         self.tokens[0, start:end] = ids
+        self.length = 0
         if self._window:
             self._window.before_step(start, end)
-        self.length = 0
         yield self.tokens[:, start:end]
         self.length = end
 
