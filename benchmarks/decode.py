@@ -40,13 +40,13 @@ class BundleRunner:
     """A bundle in this project's engine."""
 
     def __init__(self, path: Path, context: int, threads: int) -> None:
-        from edge_assistant.bundle import Bundle, cache_bytes_per_token
+        from edge_assistant.bundle import Bundle
         from edge_assistant.config import EngineSettings
         from edge_assistant.engine import Engine
 
         bundle = Bundle.open(path)
         self.vocab_size = bundle.manifest.architecture.vocab_size
-        budget = context * cache_bytes_per_token(bundle.manifest)
+        budget = bundle.manifest.cache_size.of(context)
         self._engine = Engine.load(bundle, EngineSettings(kv_cache_bytes=budget, threads=threads))
 
     def run(self, prompt: list[int], decode: int) -> tuple[float, float]:

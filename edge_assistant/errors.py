@@ -19,6 +19,7 @@
     │   └── BundleGraphError
     ├── EngineError
     │   ├── CacheBudgetError   (MemoryError)         the byte budget holds no token
+    │   ├── RewindError        (ValueError)          tokens are to be taken back that a window has passed over
     │   ├── ContextOverflowError (ValueError)        the prompt and answer do not fit the cache
     │   ├── PromptError        (ValueError)          a prompt that is empty or not of this vocabulary
     │   ├── SamplingError      (ValueError)          a sampling parameter out of its range
@@ -217,11 +218,22 @@ class EngineError(EdgeAssistantError):
 class CacheBudgetError(EngineError, MemoryError):
     """The key/value cache's budget does not hold one token."""
 
-    def __init__(self, budget: int, per_token: int, max_positions: int) -> None:
-        """`budget` and `per_token` are bytes."""
+    def __init__(self, budget: int, per_token: int, max_positions: int, whole: int) -> None:
+        """`budget`, `per_token` and `whole`, the cost of all `max_positions`, are bytes."""
         super().__init__(
             f"engine.kv_cache_bytes = {budget} holds no token: one costs {per_token} bytes in this model. "
-            f"{512 * per_token} bytes hold 512 tokens, {max_positions * per_token} the whole context of {max_positions}"
+            f"{512 * per_token} bytes hold 512 tokens, {whole} the whole context of {max_positions}"
+        )
+
+
+class RewindError(EngineError, ValueError):
+    """A context cannot be taken back so far: what its next token would see was dropped from a bounded window cache."""
+
+    def __init__(self, length: int, target: int, shortest: int) -> None:
+        """All are tokens: of the context, of what was to be left of it, and the least that can be left."""
+        super().__init__(
+            f"a context of {length} tokens cannot be taken back to {target}: a window has dropped what comes before. "
+            f"It can be taken back to {shortest} or more, or to 0 and read anew"
         )
 
 

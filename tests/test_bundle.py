@@ -33,7 +33,6 @@ from edge_assistant.bundle import (
     SpeechManifest,
     SpeechTokens,
     Yarn,
-    cache_bytes_per_token,
     find_model,
     open_bundle,
     read_manifest,
@@ -77,7 +76,7 @@ MANIFEST = Manifest(
     created_by="a test",
     architecture=MISTRAL_7B,
     quantization=Quantization(4, 32, False, 4, 4, 4, "least_squares"),
-    cache=CacheSpec("float32"),
+    cache=CacheSpec("float32", None),
     instruct="v3",
     special_ids={"<s>": 1, "</s>": 2},
     licence="Apache-2.0",
@@ -117,7 +116,7 @@ def touch(path: Path) -> None:
 
 @given(
     name=st.text(max_size=20),
-    cache=st.sampled_from(["float32", "int8"]),
+    cache=st.builds(CacheSpec, st.sampled_from(["float32", "int8"]), st.sampled_from(["bounded", "full"])),
     instruct=st.sampled_from([None, "v1", "v7-tekken"]),
     quality=st.none()
     | st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3),
@@ -131,16 +130,17 @@ def touch(path: Path) -> None:
     adapter=st.sampled_from([None, AdapterSource("lora", None, 64 * "a", 16, 32.0, 2.0, None)]),
 )
 def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, changes, assistant, adapter):
+    architecture = replace(MISTRAL_7B, **changes)
     manifest = replace(
         MANIFEST,
         name=name,
-        cache=CacheSpec(cache),
+        cache=cache if architecture.windowed_layers else replace(cache, window=None),
         instruct=instruct,
         quality=quality,
         special_ids=special_ids,
         assistant=assistant,
         source=replace(MANIFEST.source, adapter=adapter),
-        architecture=replace(MISTRAL_7B, **changes),
+        architecture=architecture,
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
 
@@ -177,6 +177,7 @@ def test_every_key_is_required_and_no_other_is_taken():
         ("architecture", "yarn", {"factor": 16.0}),
         ("quantization", "bits", 3),
         ("cache", "type", "float16"),
+        ("cache", "window", "ring"),
         ("special_ids", "<s>", -1),
         ("files", "../../etc/passwd", {"bytes": 1, "sha256": "0" * 64}),
         ("files", "model.onnx", {"bytes": 1, "sha256": "abc"}),
@@ -196,8 +197,28 @@ def test_a_manifest_that_is_none_is_refused(text):
 
 
 def test_a_token_of_mistral_7b_costs_what_the_paper_says():
-    assert cache_bytes_per_token(MANIFEST) == 256 * 1024
-    assert cache_bytes_per_token(replace(MANIFEST, cache=CacheSpec("int8"))) == 64 * 1024
+    assert MANIFEST.cache_size.per_token == 256 * 1024
+    assert replace(MANIFEST, cache=CacheSpec("int8", None)).cache_size.per_token == 64 * 1024
+
+
+@pytest.mark.parametrize("window", [4096, 32767])
+@pytest.mark.parametrize("full_attention_layers", [(), (0, 3)])
+def test_a_window_that_the_context_outgrows_says_what_becomes_of_it(window, full_attention_layers):
+    shape = replace(MISTRAL_7B, sliding_window=window, full_attention_layers=full_attention_layers)
+    with pytest.raises(ValueError, match=r"cache\.window is None"):
+        replace(MANIFEST, architecture=shape)
+    for kept in ("bounded", "full"):
+        replace(MANIFEST, architecture=shape, cache=CacheSpec("float32", kept))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"sliding_window": 32768}, {"sliding_window": 4096, "full_attention_layers": tuple(range(32))}],
+    ids=str,
+)
+def test_no_cache_is_bounded_where_nothing_leaves_a_window(shape):
+    with pytest.raises(ValueError, match=r"cache\.window is bounded"):
+        replace(MANIFEST, architecture=replace(MISTRAL_7B, **shape), cache=CacheSpec("float32", "bounded"))
 
 
 def test_a_whole_bundle_opens(folder):

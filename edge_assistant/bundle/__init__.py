@@ -16,6 +16,7 @@ they share is in `folder`. The exporter writes through the same classes the boar
 """
 
 from edge_assistant.bundle.any import AnyBundle, AnyManifest, find_model, open_bundle, read_manifest
+from edge_assistant.bundle.cache_size import REWINDABLE, CacheSize, bounded_rows
 from edge_assistant.bundle.embedding import EmbeddingBundle, EmbeddingManifest, EncoderArchitecture, Pooling
 from edge_assistant.bundle.folder import (
     FORMAT_VERSION,
@@ -42,7 +43,6 @@ from edge_assistant.bundle.language import (
     Quantization,
     Source,
     Yarn,
-    cache_bytes_per_token,
     past_key,
     past_value,
     present_key,
@@ -71,6 +71,7 @@ __all__ = [
     "LOGITS_TO_KEEP",
     "MANIFEST_FILE",
     "MEL_FILTERS_FILE",
+    "REWINDABLE",
     "TOKENIZER_FILE",
     "WEIGHTS_FILE",
     "AdapterSource",
@@ -80,6 +81,7 @@ __all__ = [
     "AssistantSpec",
     "AudioSpec",
     "Bundle",
+    "CacheSize",
     "CacheSpec",
     "EmbeddingBundle",
     "EmbeddingManifest",
@@ -98,7 +100,7 @@ __all__ = [
     "SpeechManifest",
     "SpeechTokens",
     "Yarn",
-    "cache_bytes_per_token",
+    "bounded_rows",
     "find_model",
     "open_bundle",
     "past_key",

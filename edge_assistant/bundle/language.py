@@ -8,6 +8,9 @@ The graph's inputs and outputs are
     past_key_values.N.key    cache   [batch, n_kv_heads, past, head_dim], `.value` alike
     logits                   float32 [batch, logits_to_keep, vocab], declared [batch, 1, vocab]
     present.N.key            cache   as past, the same buffer, `.value` alike
+
+Under a bounded window cache, past and present of a layer with a window have as many rows as their owner likes, at least
+as many as the window is long, and the graph itself drops positions (`engine/window.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from edge_assistant.bundle.cache_size import CacheSize, bounded_positions
 from edge_assistant.bundle.folder import (
     GRAPH_FILE,
     STRICT,
@@ -123,6 +127,13 @@ class Architecture:
         """Return how many tokens back a layer attends to, None for all."""
         return None if layer in self.full_attention_layers else self.sliding_window
 
+    @property
+    def windowed_layers(self) -> tuple[int, ...]:
+        """Layers whose window is shorter than the longest context: positions do pass out of their sight."""
+        if self.sliding_window is None or self.sliding_window >= self.max_positions:
+            return ()
+        return tuple(layer for layer in range(self.n_layers) if layer not in self.full_attention_layers)
+
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Quantization:
@@ -142,18 +153,26 @@ class Quantization:
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class CacheSpec:
-    """How the graph keeps keys and values: each layer holds every position of the context, also under a window."""
+    """How the graph keeps keys and values."""
 
     type: Literal["float32", "int8"]
+    window: Literal["bounded", "full"] | None
+    """What layers with a window shorter than the context hold: no more than it and some slack, or every position. None
+    where there are no such layers."""
 
     @property
     def item_bytes(self) -> int:
         """Bytes of one number."""
         return 4 if self.type == "float32" else 1
 
-    def bytes_per_token(self, architecture: Architecture) -> int:
-        """Return what one position costs: keys and values of every layer."""
-        return 2 * architecture.n_layers * architecture.n_kv_heads * architecture.head_dim * self.item_bytes
+    def size(self, architecture: Architecture) -> CacheSize:
+        """Return what a context costs."""
+        per_layer = 2 * architecture.n_kv_heads * architecture.head_dim * self.item_bytes
+        n_layers, bound, n_bounded = architecture.n_layers, architecture.max_positions, 0
+        if self.window == "bounded" and architecture.sliding_window is not None:
+            bound = min(bound, bounded_positions(architecture.sliding_window))
+            n_bounded = len(architecture.windowed_layers)
+        return CacheSize(n_layers * per_layer, (n_layers - n_bounded) * per_layer, bound, architecture.max_positions)
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -218,15 +237,21 @@ class Manifest(ManifestFile):
     quality: Mapping[str, float] | None
     """What `verify` measured, by name; None before it has."""
 
+    def __post_init__(self) -> None:
+        """Refuse a cache for windows that there are not, and one that does not say what it makes of them."""
+        windowed = self.architecture.windowed_layers
+        if bool(windowed) != (self.cache.window is not None):
+            raise ValueError(f"cache.window is {self.cache.window} where the layers {windowed} outgrow their window")
+
     @property
     def bits(self) -> int:
         """Bits of a weight in the matrices."""
         return self.quantization.bits
 
-
-def cache_bytes_per_token(manifest: Manifest) -> int:
-    """Return what one position costs in the cache: keys and values of every layer."""
-    return manifest.cache.bytes_per_token(manifest.architecture)
+    @property
+    def cache_size(self) -> CacheSize:
+        """What a context costs in the cache."""
+        return self.cache.size(self.architecture)
 
 
 class Bundle(Folder[Manifest]):

@@ -13,7 +13,6 @@ from edge_assistant.bundle import (
     AnyManifest,
     Manifest,
     SpeechManifest,
-    cache_bytes_per_token,
     find_model,
     open_bundle,
     read_manifest,
@@ -69,14 +68,15 @@ def inspect(args: Namespace) -> int:
 def _facts(manifest: AnyManifest, budget: int) -> dict[str, str]:
     """Return what is only said of a kind; `budget` is the cache's, in bytes."""
     if isinstance(manifest, Manifest):
-        shape, stored, per_token = manifest.architecture, manifest.quantization, cache_bytes_per_token(manifest)
-        context = f"{min(budget // per_token, shape.max_positions)} of {shape.max_positions} tokens in {budget} bytes"
+        shape, stored, cache = manifest.architecture, manifest.quantization, manifest.cache_size
+        context = f"{cache.holds(budget)} of {shape.max_positions} tokens in {budget} bytes"
+        beyond = f" ({cache.per_late_token} beyond {cache.bound})" if cache.bound < shape.max_positions else ""
         return {
             "layout": manifest.source.layout,
             "layers": f"{shape.n_layers} of {shape.hidden_size}, {shape.n_heads} heads over {shape.n_kv_heads}",
             "vocabulary": f"{shape.vocab_size} tokens, instruct format {manifest.instruct or 'none'}",
             "weights": f"{stored.bits} bit in blocks of {stored.block_size}, head {stored.lm_head_bits} bit",
-            "cache": f"{manifest.cache.type}, {per_token} bytes a token, {context}",
+            "cache": f"{manifest.cache.type}, {cache.per_token} bytes a token{beyond}, {context}",
         }
     if isinstance(manifest, SpeechManifest):
         heard, languages = manifest.audio, len(manifest.tokens.languages)

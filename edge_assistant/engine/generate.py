@@ -119,8 +119,8 @@ class Engine:
         logits = np.empty((len(text), session.vocab_size), np.float32)
         with self._turn:
             session.cache.rewind(0)
-            for start in range(0, len(text), session.prefill_chunk):
-                chunk = text[start : start + session.prefill_chunk]
+            for chunk in session.chunks(text):
+                start = session.cache.length
                 logits[start : start + len(chunk)] = session.run_all(chunk)
         return logits
 
@@ -266,10 +266,10 @@ class _Writer:
 def _prefill(session: Session, ids: NDArray[np.int64], cancel: threading.Event) -> NDArray[np.float32] | None:
     """Read ids in chunks and return the logits after the last; None when it was cancelled on the way."""
     logits = None
-    for start in range(0, len(ids), session.prefill_chunk):
+    for chunk in session.chunks(ids):
         if cancel.is_set():
             return None
-        logits = session.run(ids[start : start + session.prefill_chunk])
+        logits = session.run(chunk)
     return logits
 
 

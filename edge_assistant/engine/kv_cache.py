@@ -7,27 +7,37 @@ float32 cache and a budget of 1 GiB. One token costs a key and a value in every 
     1,073,741,824 bytes / 262,144 bytes                   = 4,096 tokens
 
 An int8 cache of the same budget holds 16,384. The rotary tables bound it as well: beyond `max_positions` no token
-can be placed, so a larger budget is not spent.
+can be placed, so a larger budget is not spent. Layers whose window is bounded stop growing: with the window of 4,096
+that Mistral 7B v0.1 has in all of them, 1.25 GiB hold every context (`bundle/cache_size.py`).
 
-Keys and values of a layer are one buffer each, [1, n_kv_heads, capacity, head_dim], which the graph reads as past and
-writes as present. Position p of the context is row p, for always, so going back is only to forget the last tokens: the
-rows stay and are overwritten. Here, of a context of seven tokens, a new prompt has the first four in common:
+Keys and values of a layer are one buffer each, [1, n_kv_heads, rows, head_dim], which the graph reads as past and
+writes as present. In a layer that keeps all, position p of the context is row p, for always, so going back is only to
+forget the last tokens: the rows stay and are overwritten. Here, of a context of seven tokens, a new prompt has the
+first four in common:
 
     tokens   11 12 13 14 15 16 17  .  .        length 7
     prompt   11 12 13 14 99 98
     tokens   11 12 13 14  .  .  .  .  .        length 4, two tokens left to read
+
+A bounded layer drops rows (`window.py`), so a context that has outgrown it can be taken back by `REWINDABLE` tokens,
+not by any number. What a new prompt shares with it is kept where that goes back no farther; else all is read anew.
 """
 
 from __future__ import annotations
 
+import mmap
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_assistant.bundle import cache_bytes_per_token
-from edge_assistant.errors import CacheBudgetError
+from edge_assistant.bundle import bounded_rows
+from edge_assistant.engine.window import BoundedWindow
+from edge_assistant.errors import CacheBudgetError, RewindError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
     from numpy.typing import NDArray
 
     from edge_assistant.bundle import Manifest
@@ -42,44 +52,83 @@ def capacity_of(manifest: Manifest, budget: int) -> int:
     Raises:
         CacheBudgetError: Not one token fits.
     """
-    per_token = cache_bytes_per_token(manifest)
-    if budget < per_token:
-        raise CacheBudgetError(budget, per_token, manifest.architecture.max_positions)
-    return min(budget // per_token, manifest.architecture.max_positions)
+    size = manifest.cache_size
+    if budget < size.per_token:
+        raise CacheBudgetError(budget, size.per_token, size.max_positions, size.of(size.max_positions))
+    return size.holds(budget)
 
 
 class KvCache:
     """The buffers of one sequence, and the tokens whose keys and values they hold."""
 
     def __init__(self, manifest: Manifest, capacity: int) -> None:
-        """Allocate `capacity` positions; pages become resident as they are first written."""
-        architecture = manifest.architecture
-        shape = (1, architecture.n_kv_heads, capacity, architecture.head_dim)
-        dtype = np.dtype(manifest.cache.type)
+        """Allocate for `capacity` tokens; pages become resident as they are first written."""
+        architecture, dtype = manifest.architecture, np.dtype(manifest.cache.type)
         self.capacity = capacity
-        self.layers = [(_aligned(shape, dtype), _aligned(shape, dtype)) for _ in range(architecture.n_layers)]
-        """Keys and values of each layer, [1, n_kv_heads, capacity, head_dim]."""
+        self.layers: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        """Keys and values of each layer, [1, n_kv_heads, rows, head_dim]."""
+        bounded: list[NDArray[Any]] = []
+        for layer in range(architecture.n_layers):
+            rows, window = capacity, architecture.window_of(layer)
+            if manifest.cache.window == "bounded" and window is not None:
+                rows = bounded_rows(window, capacity)
+            shape = (1, architecture.n_kv_heads, rows, architecture.head_dim)
+            zeros = _sparse if rows > capacity else _aligned
+            self.layers.append((zeros(shape, dtype), zeros(shape, dtype)))
+            if rows < capacity:
+                bounded += self.layers[-1]
+        window = architecture.sliding_window
+        self._window = BoundedWindow(bounded, window) if bounded and window is not None else None
         self.tokens = np.zeros((1, capacity), np.int64)
         """The context, [1, capacity]; only the first `length` count."""
         self.length = 0
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the buffers."""
-        return sum(key.nbytes + value.nbytes for key, value in self.layers)
+    def longest_step(self, most: int) -> int:
+        """Return how many tokens the next step had better read, of `most`: it ends where a window is full."""
+        return min(most, self._window.longest_step(self.length)) if self._window else most
+
+    @contextmanager
+    def step(self, ids: NDArray[np.int64] | Sequence[int]) -> Generator[NDArray[np.int64]]:
+        """Append tokens [n], of which the graph reads the view [1, n] that this gives, and writes their rows inside.
+
+        A step that fails or is interrupted leaves no context: nobody knows which rows it has written and dropped.
+        """
+        start, end = self.length, self.length + len(ids)
+        self.tokens[0, start:end] = ids
+        self.length = 0
+        if self._window:
+            self._window.before_step(start, end)
+        yield self.tokens[:, start:end]
+        self.length = end
+
+    def shortest(self) -> int:
+        """Return the fewest tokens, beside none, to which the context can be taken back."""
+        return self._window.shortest_after_rewind() if self._window else 0
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
-        self.length = min(self.length, length)
+        """Forget all but the first `length` tokens.
+
+        Raises:
+            RewindError: A bounded window has dropped what the next token would see; `length` is neither 0 nor
+                `shortest()` or more.
+        """
+        length = min(self.length, length)
+        if 0 < length < self.shortest():
+            raise RewindError(self.length, length, self.shortest())
+        start, self.length = self.length, 0
+        if self._window:
+            self._window.rewind(start, length)
+        self.length = length
 
     def keep_prefix(self, prompt: NDArray[np.int64]) -> int:
-        """Rewind to what the context and a prompt [n] have in common, and return its length.
+        """Rewind to what the context and a prompt [n] have in common, or to nothing, and return what is left.
 
         The prompt's last token is never kept: it has to be run for its logits.
         """
         shared = min(self.length, len(prompt) - 1)
         differing = np.flatnonzero(self.tokens[0, :shared] != prompt[:shared])
-        self.rewind(int(differing[0]) if len(differing) else shared)
+        shared = int(differing[0]) if len(differing) else shared
+        self.rewind(shared if shared >= self.shortest() else 0)
         return self.length
 
 
@@ -89,3 +138,11 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     memory = np.zeros(nbytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + nbytes].view(dtype).reshape(shape)
+
+
+def _sparse(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return aligned zeros of which only the pages that are written take memory, also where huge pages are the rule."""
+    memory = mmap.mmap(-1, int(np.prod(shape)) * dtype.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages does not know the word
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)

@@ -25,7 +25,7 @@ from edge_assistant import bundle as names
 from edge_assistant.errors import BundleGraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -58,13 +58,20 @@ class Session:
         """
         self.cache = cache
         self.vocab_size = bundle.manifest.architecture.vocab_size
-        self.prefill_chunk = settings.prefill_chunk
-        """How many tokens of a prompt are read in one run."""
+        self._prefill_chunk = settings.prefill_chunk
         self._session = _load(bundle, settings)
         self._mask = np.ones((1, cache.capacity), np.int64)
         self._logits: NDArray[np.float32] = np.empty((1, 1, self.vocab_size), np.float32)
         self._step = self._bind_cache()
         self._step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
+
+    def chunks(self, ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Cut tokens [n] into what one run reads of them; each is to be run before the next is asked for."""
+        start = 0
+        while start < len(ids):
+            end = start + self.cache.longest_step(self._prefill_chunk)
+            yield ids[start:end]
+            start = end
 
     def run(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [vocab] after the last, valid until the next run."""
@@ -84,14 +91,11 @@ class Session:
         return logits.reshape(-1, self.vocab_size)
 
     def _feed(self, binding: ort.IOBinding, ids: NDArray[np.int64] | Sequence[int]) -> None:
-        cache = self.cache
-        start, end = cache.length, cache.length + len(ids)
-        tokens = cache.tokens[:, start:end]
-        tokens[0] = ids
-        binding.bind_cpu_input(names.INPUT_IDS, tokens)
-        binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
-        self._session.run_with_iobinding(binding)
-        cache.length = end
+        end = self.cache.length + len(ids)
+        with self.cache.step(ids) as tokens:
+            binding.bind_cpu_input(names.INPUT_IDS, tokens)
+            binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
+            self._session.run_with_iobinding(binding)
 
     def _bind_cache(self) -> ort.IOBinding:
         # An OrtValue borrows the array's memory: the cache, which self holds, outlives the binding.

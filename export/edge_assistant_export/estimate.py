@@ -11,7 +11,7 @@ from edge_assistant_export.weights import ExpertMatrices, Matrix, Weights, plan_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge_assistant.bundle import Architecture, CacheSpec, Manifest, Quantization
+    from edge_assistant.bundle import Architecture, CacheSize, CacheSpec, Manifest, Quantization
 
 # Python, numpy, onnxruntime and the assistant around them; with a model of 0.3 MB an engine alone holds 82 MiB.
 _RUNTIME_BYTES: Final = 120 << 20
@@ -24,14 +24,14 @@ _INT8_LEVEL: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes, but for `parameters`."""
+    """Bytes, but for `cache` and `parameters`."""
 
     bundle: int
     """Of the folder on the disk."""
     memory: int
     """Of the board's process without its cache."""
-    cache_per_token: int
-    """Of the cache, for every token of context."""
+    cache: CacheSize
+    """Of the cache, by the tokens of its context."""
     read_per_token: int
     """Of weights, which every token that is written reads: what the memory's bandwidth is divided by."""
     parameters: int
@@ -39,7 +39,7 @@ class Estimate:
 
     def memory_with(self, tokens: int) -> int:
         """Of the board's process whose cache holds so many tokens."""
-        return self.memory + tokens * self.cache_per_token
+        return self.memory + self.cache.of(tokens)
 
 
 def estimate(manifest: Manifest) -> Estimate:
@@ -61,7 +61,7 @@ def estimate_of(architecture: Architecture, quantization: Quantization, cache: C
     return Estimate(
         bundle=weights.file.size,
         memory=packed + _scratch_bytes(used, quantization) + fixed_bytes(architecture),
-        cache_per_token=cache.bytes_per_token(architecture),
+        cache=cache.size(architecture),
         read_per_token=sum(_stored_bytes(matrix) for matrix in used) - _idle_bytes(weights, architecture),
         parameters=sum(matrix.n_rows * matrix.row_size for matrix in used),
     )

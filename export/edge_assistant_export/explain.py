@@ -28,6 +28,7 @@ def explain(architecture: Architecture, target: Target, given: Given, choice: Ch
         _level(target, given, choice),
         *_weights(target, given, choice),
         _cache(architecture, given, choice),
+        *_window(architecture, choice),
         *_calibration(given, choice),
         _context(architecture, given, choice),
         _speed(target, choice),
@@ -66,11 +67,22 @@ def _weights(target: Target, given: Given, choice: Choice) -> Iterator[str]:
 def _cache(architecture: Architecture, given: Given, choice: Choice) -> str:
     recipe, needs = choice.recipe, choice.needs
     if "cache" in given:
-        return f"{recipe.cache} cache, as asked: {_gb(needs.cache_per_token * 1024)} for 1,024 tokens."
+        return f"{recipe.cache} cache, as asked: {_gb(needs.cache.of(1024))} for 1,024 tokens."
     wanted = min(given.get("sequence_length", COMFORTABLE), architecture.max_positions)
     if recipe.cache == "int8":
         return f"int8 cache: {wanted:,} tokens do not fit in float32, which takes four times as much."
     return f"float cache: {wanted:,} tokens fit as they are."
+
+
+def _window(architecture: Architecture, choice: Choice) -> Iterator[str]:
+    windowed, cache = len(architecture.windowed_layers), choice.needs.cache
+    if not windowed:
+        return
+    which = "All layers" if windowed == architecture.n_layers else f"{windowed} of the {architecture.n_layers} layers"
+    if choice.recipe.window_cache == "full":
+        yield f"{which} have a window of {architecture.sliding_window:,}, but hold the whole context, as asked."
+    else:
+        yield f"{which} have a window of {architecture.sliding_window:,} and hold at most {cache.bound:,} tokens."
 
 
 def _calibration(given: Given, choice: Choice) -> Iterator[str]:
@@ -91,7 +103,7 @@ def _context(architecture: Architecture, given: Given, choice: Choice) -> str:
         why = f"of the model's {own:,}; more only where --sequence-length asks"
     else:
         why = f"what fits of the model's {own:,}"
-    budget = tokens * choice.needs.cache_per_token
+    budget = choice.needs.cache.of(tokens)
     return f"A context of {tokens:,} tokens, {why}: engine.kv_cache_bytes = {budget} on the board holds it."
 
 

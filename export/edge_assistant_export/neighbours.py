@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from edge_assistant.bundle import ATTENTION_MASK, GRAPH_FILE, INPUT_IDS, LOGITS, Architecture, Manifest
+from edge_assistant.bundle import ATTENTION_MASK, GRAPH_FILE, INPUT_IDS, LOGITS, Architecture, Manifest, bounded_rows
 
 
 def bundle_config(manifest: Manifest) -> dict[str, Any]:
@@ -73,10 +73,28 @@ def genai_config(manifest: Manifest) -> dict[str, Any]:
                     "present_key_names": "present.%d.key",
                     "present_value_names": "present.%d.value",
                 },
+                **_bounded_window(manifest),
                 "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
             },
         },
         "search": {"max_length": architecture.max_positions, "do_sample": False, "past_present_share_buffer": True},
+    }
+
+
+def _bounded_window(manifest: Manifest) -> dict[str, Any]:
+    """Return which layers drop what has left their window, by the graph's own hand, and in how many rows."""
+    architecture = manifest.architecture
+    window = architecture.sliding_window
+    if manifest.cache.window != "bounded" or window is None:
+        return {}
+    return {
+        "sliding_window": {
+            "window_size": window,
+            "cache_slack": bounded_rows(window, architecture.max_positions) - window,
+            "layers": list(architecture.windowed_layers),
+            "slide_key_value_cache": False,
+            "slide_inputs": False,
+        }
     }
 
 

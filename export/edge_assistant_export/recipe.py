@@ -15,6 +15,7 @@ Bits = Literal[4, 8, 32]
 HeadBits = Literal[4, 8]
 BlockSize = Literal[32, 64, 128]
 CacheType = Literal["float", "int8"]
+WindowCache = Literal["bounded", "full"]
 
 # No board of ours holds a longer context: 32,768 positions of a 7B are 8.6 GB of float32 cache, and the rotary tables
 # of a million positions would be half a gigabyte of the bundle.
@@ -44,6 +45,8 @@ class Recipe:
     accuracy_level: Literal[0, 4] = 4
     """4 multiplies in int8, 0 in float32: onnxruntime's own scale."""
     cache: CacheType = "float"
+    window_cache: WindowCache = "bounded"
+    """What layers with a window keep: the window and some slack, or, as other runtimes want it, the whole context."""
     calibration: Path | None = None
     """A text for `gptq` and for the scales of an int8 cache; None: text that the model samples itself."""
     sequence_length: int | None = None
@@ -61,6 +64,7 @@ class Recipe:
         check_choice("method", self.method, get_args(Method))
         check_choice("accuracy_level", self.accuracy_level, (0, 4))
         check_choice("cache", self.cache, get_args(CacheType))
+        check_choice("window_cache", self.window_cache, get_args(WindowCache))
         check_choice("instruct", self.instruct, (None, *get_args(InstructVersion)))
         if self.zero_points and self.method == "maximum":
             raise RecipeError("zero_points", "used with method maximum", "method least_squares")
@@ -102,10 +106,10 @@ class Recipe:
         mend = fitting[-1] if fitting else f"none: rows of {sizes[0]} and {sizes[1]} take --bits 32"
         raise RecipeError("block_size", self.block_size, mend, tuple(fitting))
 
-    @property
-    def cache_spec(self) -> CacheSpec:
-        """How the graph keeps keys and values."""
-        return CacheSpec("float32" if self.cache == "float" else "int8")
+    def cache_spec(self, architecture: Architecture) -> CacheSpec:
+        """Return how the graph keeps keys and values; where no layer has a window, `window_cache` says nothing."""
+        window = self.window_cache if architecture.windowed_layers else None
+        return CacheSpec("float32" if self.cache == "float" else "int8", window)
 
     def positions(self, architecture: Architecture) -> int:
         """Return how many positions the bundle covers: never more than the checkpoint was made for.

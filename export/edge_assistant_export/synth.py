@@ -62,6 +62,7 @@ _TINY: Final = replace(
 
 SHAPES: Final[Mapping[str, Architecture]] = {
     "mistral-7b": _MISTRAL_7B,
+    "mistral-7b-v0.1": replace(_MISTRAL_7B, vocab_size=32000, rope_theta=1e4, sliding_window=4096),
     "mixtral-8x7b": replace(_MISTRAL_7B, family="mixtral", vocab_size=32000, n_experts=8, n_experts_per_token=2),
     "mixtral-8x22b": replace(
         _MISTRAL_7B,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast, get_args
 
 from edge_assistant.errors import BoardTooSmallError, RecipeError
 from edge_assistant_export.estimate import Estimate, estimate_of, fixed_bytes
-from edge_assistant_export.recipe import Bits, BlockSize, CacheType, HeadBits, Method, Recipe
+from edge_assistant_export.recipe import Bits, BlockSize, CacheType, HeadBits, Method, Recipe, WindowCache
 
 if TYPE_CHECKING:
     from edge_assistant.bundle import Architecture, InstructVersion
@@ -46,6 +46,7 @@ class Given(TypedDict, total=False):
     zero_points: bool
     accuracy_level: Literal[0, 4]
     cache: CacheType
+    window_cache: WindowCache
     calibration: Path
     sequence_length: int
     instruct: InstructVersion
@@ -158,7 +159,7 @@ def _candidate(architecture: Architecture, recipe: Recipe, target: Target) -> _C
     quantization = recipe.quantization(architecture)
     if not target.board.has_dot_products:
         quantization = replace(quantization, accuracy_level=0)
-    return _Candidate(recipe, estimate_of(architecture, quantization, recipe.cache_spec))
+    return _Candidate(recipe, estimate_of(architecture, quantization, recipe.cache_spec(architecture)))
 
 
 def _best(fitting: Sequence[_Candidate], exact: Recipe, target: Target) -> tuple[_Candidate, Weighed]:
@@ -178,7 +179,7 @@ def _finished(candidate: _Candidate, architecture: Architecture, target: Target,
     """Return the recipe with the longest context that fits, and the calibration text if it is read."""
     recipe, needs = candidate.recipe, candidate.needs
     tokens = recipe.positions(architecture)
-    room = (target.usable_bytes - needs.memory) // needs.cache_per_token
+    room = needs.cache.holds(target.usable_bytes - needs.memory)
     if room < tokens:
         tokens = room - room % _STEP
     recipe = replace(recipe, sequence_length=tokens)
@@ -187,7 +188,7 @@ def _finished(candidate: _Candidate, architecture: Architecture, target: Target,
 
 def _other_options(architecture: Architecture, target: Target, given: Given) -> Iterator[str]:
     """Name what the user gave and would have to change, each alone."""
-    for option in ("cache", "sequence_length", "bits", "block_size", "lm_head_bits"):
+    for option in ("cache", "window_cache", "sequence_length", "bits", "block_size", "lm_head_bits"):
         rest = cast("Given", {key: value for key, value in given.items() if key != option})
         if option in given and (choice := _choose(architecture, target, rest)):
             value = getattr(choice.recipe, option)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edge_assistant.bundle import MANIFEST_FILE, Bundle, cache_bytes_per_token
+from edge_assistant.bundle import MANIFEST_FILE, Bundle
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine
 from edge_assistant.errors import VerificationError
@@ -85,7 +85,7 @@ def verify(
 def compare(bundle: Bundle, texts: Sequence[Sequence[int]], expected: Iterable[Float32]) -> Verification:
     """Compare what a bundle makes of texts, of two tokens or more, with the logits [n, vocab] expected of each."""
     longest = max(len(ids) for ids in texts)
-    settings = EngineSettings(kv_cache_bytes=longest * cache_bytes_per_token(bundle.manifest))
+    settings = EngineSettings(kv_cache_bytes=bundle.manifest.cache_size.of(longest))
     with Engine.load(bundle, settings) as engine:
         return distance(texts, expected, map(engine.score, texts))
 

@@ -115,7 +115,10 @@ def export(
                     _write_weights(writer, weights, checkpoint, recipe.method, texts)
                 os.fsync(file.fileno())
             scales = cache_scales(checkpoint, texts) if recipe.cache == "int8" else None
-            model = build_graph(manifest.architecture, manifest.quantization, weights, checkpoint.tensor, scales)
+            bounded = manifest.cache.window == "bounded"
+            model = build_graph(
+                manifest.architecture, manifest.quantization, weights, checkpoint.tensor, scales, bounded_window=bounded
+            )
             write_file(folder / GRAPH_FILE, serialize(model))
             write_file(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
             write_json(folder / "config.json", bundle_config(manifest))
@@ -146,7 +149,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
         created_by=f"edge-assistant-export {__version__}",
         architecture=architecture,
         quantization=recipe.quantization(architecture),
-        cache=recipe.cache_spec,
+        cache=recipe.cache_spec(architecture),
         instruct=recipe.instruct or checkpoint.instruct,
         special_ids=checkpoint.special_ids(),
         licence=recipe.licence or checkpoint.licence,

@@ -67,6 +67,16 @@ def test_inspect_says_how_much_context_the_settings_give(
     assert "512 bytes a token, 100 of 512 tokens in 51200 bytes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("kinds", "beyond"), [(("sliding",) * 2, 0), (("full", "sliding"), 256)])
+def test_inspect_says_from_where_on_a_window_takes_no_more(
+    tiny_bundle, capsys: pytest.CaptureFixture[str], kinds: tuple[str, ...], beyond: int
+) -> None:
+    layers = [f"{kind}_attention" for kind in kinds]
+    bundle = tiny_bundle({"sliding_window": 8, "max_position_embeddings": 4096, "layer_types": layers})
+    assert cli.main(["models", "inspect", str(bundle.path)]) == cli.OK
+    assert f"512 bytes a token ({beyond} beyond 1032), 4096 of 4096 tokens" in capsys.readouterr().out
+
+
 def test_inspect_as_json_is_the_manifest(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "inspect", str(bundle), "--json"]) == cli.OK
     shown = json.loads(capsys.readouterr().out)

@@ -1,4 +1,7 @@
-"""Print how much memory a full cache takes beyond the loaded model, as JSON: run by test_session.py on a bundle."""
+"""Print how much memory a full cache takes beyond the loaded model, as JSON: run by test_session.py.
+
+It is given a bundle and the bytes of its cache's budget.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,17 @@ def main() -> None:
     settings = EngineSettings(threads=1)
     # A first run elsewhere, so that the code's own pages are not counted.
     Session(bundle, KvCache(bundle.manifest, 8), settings).run([1])
-    cache = KvCache(bundle.manifest, capacity_of(bundle.manifest, 2**40))
+    cache = KvCache(bundle.manifest, capacity_of(bundle.manifest, int(sys.argv[2])))
     session = Session(bundle, cache, settings)
     before = anonymous_bytes()
     for buffers in cache.layers:
         for buffer in buffers:
-            buffer.fill(1)
-    # A step over the whole context: a cache that is copied on its way shows here.
+            buffer[:, :, : cache.capacity] = 1
+    # A step over the whole context: a cache that is copied on its way shows here, and one that drops rows keeps some.
     cache.length = cache.capacity - 1
     session.run([1])
-    print(json.dumps({"computed": cache.nbytes, "resident": anonymous_bytes() - before}))
+    computed = bundle.manifest.cache_size.of(cache.capacity)
+    print(json.dumps({"computed": computed, "resident": anonymous_bytes() - before}))
 
 
 main()

@@ -216,6 +216,20 @@ def test_the_capacity_follows_from_the_budget(tiny_bundle):
         Engine.load(tiny_bundle(), EngineSettings(kv_cache_bytes=per_token - 1))
 
 
+@pytest.mark.parametrize("cache", ["float", "int8"])
+def test_a_bounded_window_says_what_the_full_length_variant_says(tiny_bundle, cache):
+    """Of 1,699 tokens 500 can be taken back, but then no 400 more, for the rows before them are gone."""
+    shape = {"sliding_window": 32, "max_position_embeddings": 2048}
+    ids = np.random.default_rng(3).integers(14, 270, 1600)
+    prompts, answers = (ids, ids[:1200], np.append(ids[:800], 20)), []
+    for kind, cached in (("bounded", [0, 1199, 0]), ("full", [0, 1199, 800])):
+        with Engine.load(tiny_bundle(shape, window_cache=kind, cache=cache), EngineSettings(threads=1)) as engine:
+            generations = [engine.generate(prompt, SamplingParams(max_tokens=100)) for prompt in prompts]
+            answers.append([list(generation) for generation in generations])
+        assert [generation.usage.cached_tokens for generation in generations] == cached
+    assert answers[0] == answers[1]
+
+
 @pytest.mark.parametrize("prompt", [[], [-1], [270], [20, 2**40]])
 def test_a_prompt_that_is_none_is_refused(engine, prompt):
     with pytest.raises(PromptError):

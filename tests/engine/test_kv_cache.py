@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_assistant.bundle import Architecture, CacheSpec, Manifest, Quantization, Source, cache_bytes_per_token
+from edge_assistant.bundle import REWINDABLE, Architecture, CacheSpec, Manifest, Quantization, Source, bounded_rows
 from edge_assistant.engine.kv_cache import KvCache, capacity_of
 from edge_assistant.errors import CacheBudgetError
 
+MISTRAL_7B = {"n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "head_dim": 128, "max_positions": 32768}
 
-def manifest(cache: str = "float32", **shape: int) -> Manifest:
-    sizes = {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "max_positions": 512} | shape
+
+def manifest(cache: str = "float32", window_cache: str = "bounded", **shape: int | tuple[int, ...] | None) -> Manifest:
+    sizes = {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "max_positions": 512}
+    sizes |= {"sliding_window": None, "full_attention_layers": ()} | shape
     architecture = Architecture(
         family="mistral",
         hidden_size=32,
@@ -21,11 +24,9 @@ def manifest(cache: str = "float32", **shape: int) -> Manifest:
         vocab_size=64,
         rope_theta=1e4,
         norm_eps=1e-5,
-        sliding_window=None,
         tied_embedding=True,
         n_experts=0,
         n_experts_per_token=0,
-        full_attention_layers=(),
         yarn=None,
         **sizes,
     )
@@ -38,7 +39,7 @@ def manifest(cache: str = "float32", **shape: int) -> Manifest:
         "a test",
         architecture,
         quantization,
-        CacheSpec(cache),
+        CacheSpec(cache, window_cache if architecture.windowed_layers else None),
         None,
         {},
         None,
@@ -50,34 +51,67 @@ def manifest(cache: str = "float32", **shape: int) -> Manifest:
 
 
 def test_the_worked_example_holds():
-    shape = {"n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "head_dim": 128, "max_positions": 32768}
-    assert capacity_of(manifest(**shape), 2**30) == 4096
-    assert capacity_of(manifest("int8", **shape), 2**30) == 16384
+    assert capacity_of(manifest(**MISTRAL_7B), 2**30) == 4096
+    assert capacity_of(manifest("int8", **MISTRAL_7B), 2**30) == 16384
+
+
+def test_the_worked_example_of_a_window_holds():
+    one = manifest(sliding_window=4096, **MISTRAL_7B).cache_size
+    assert (one.bound, one.of(32768)) == (5120, 1_342_177_280)
+    assert manifest(window_cache="full", sliding_window=4096, **MISTRAL_7B).cache_size.of(32768) == 8_589_934_592
+    some = manifest(sliding_window=4096, full_attention_layers=tuple(range(8)), **MISTRAL_7B)
+    assert some.cache_size.of(32768) == 3_154_116_608
+    for facts in (manifest(sliding_window=4096, **MISTRAL_7B), some):
+        assert capacity_of(facts, facts.cache_size.of(32768)) == 32768
+    assert capacity_of(some, some.cache_size.of(5121) - 1) == 5120
 
 
 @given(
     budget=st.integers(1, 2**22),
     cache=st.sampled_from(["float32", "int8"]),
-    n_layers=st.integers(1, 4),
+    window_cache=st.sampled_from(["bounded", "full"]),
+    n_layers=st.integers(3, 5),
     n_kv_heads=st.sampled_from([1, 2, 4]),
     head_dim=st.integers(1, 33),
-    max_positions=st.integers(1, 600),
+    max_positions=st.integers(1, 4000),
+    sliding_window=st.none() | st.integers(1, 2000),
+    full_attention_layers=st.sampled_from([(), (0,), (0, 2)]),
 )
 def test_the_cache_is_the_largest_that_the_budget_and_the_tables_allow(budget, cache, max_positions, **shape):
     facts = manifest(cache, max_positions=max_positions, **shape)
-    per_token = cache_bytes_per_token(facts)
-    if budget < per_token:
+    size = facts.cache_size
+    if budget < size.per_token:
         with pytest.raises(CacheBudgetError):
             capacity_of(facts, budget)
         return
     capacity = capacity_of(facts, budget)
-    assert capacity == max_positions or capacity * per_token <= budget < (capacity + 1) * per_token
-    allocated = KvCache(facts, capacity)
-    assert allocated.nbytes == capacity * per_token
-    for key, value in allocated.layers:
-        assert key.shape == value.shape == (1, shape["n_kv_heads"], capacity, shape["head_dim"])
+    assert size.of(capacity) <= budget
+    assert capacity == max_positions or budget < size.of(capacity + 1)
+    assert size.of(capacity) == sum(bytes_by_hand(facts, layer, capacity) for layer in range(shape["n_layers"]))
+    for layer, (key, value) in enumerate(KvCache(facts, capacity).layers):
+        windowed = facts.cache.window == "bounded" and layer not in shape["full_attention_layers"]
+        rows = bounded_rows(shape["sliding_window"], capacity) if windowed else capacity
+        assert key.shape == value.shape == (1, shape["n_kv_heads"], rows, shape["head_dim"])
         assert key.dtype == value.dtype == np.dtype(cache)
         assert key.ctypes.data % 64 == value.ctypes.data % 64 == 0
+
+
+def bytes_by_hand(facts: Manifest, layer: int, capacity: int) -> int:
+    """Count the bytes of one layer: its window, the rows beyond it, and those that are kept beside them."""
+    shape, window = facts.architecture, facts.architecture.window_of(layer)
+    if facts.cache.window == "bounded" and window is not None:
+        capacity = min(capacity, window + REWINDABLE + REWINDABLE)
+    return 2 * capacity * shape.n_kv_heads * shape.head_dim * facts.cache.item_bytes
+
+
+@given(window=st.integers(1, 10_000), capacity=st.integers(1, 20_000))
+def test_a_bounded_buffer_holds_the_window_and_never_more_than_was_said(window, capacity):
+    rows = bounded_rows(window, capacity)
+    assert rows >= window
+    if rows < capacity:
+        assert rows == window + REWINDABLE
+    else:
+        assert rows in (window, capacity)
 
 
 def test_a_budget_too_small_says_what_a_token_costs_and_what_would_do():

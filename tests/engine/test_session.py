@@ -88,13 +88,27 @@ def test_steps_reuse_one_buffer_of_logits(tiny_bundle):
     assert np.shares_memory(session.run([2]), session.run([3]))
 
 
-def test_the_cache_is_resident_once_and_in_the_bytes_that_were_computed(tiny_bundle):
-    shape = {"num_hidden_layers": 4, "num_key_value_heads": 4, "head_dim": 32, "max_position_embeddings": 32768}
-    bundle = tiny_bundle(shape)
+WIDE = {"num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 128}
+PER_TOKEN = 4 * 2 * 8 * 128 * 4
+# The graph drops 513 positions whenever its 2,048 + 512 rows are full: so it does in the last step over this context.
+AFTER_A_DROP = {"sliding_window": 2048, "max_position_embeddings": 2048 + 512 + 4 * 513 + 1}
+
+
+@pytest.mark.parametrize(
+    ("shape", "budget", "positions"),
+    [
+        ({"max_position_embeddings": 4096}, 2**40, 4096),
+        (AFTER_A_DROP, 2**40, 2048 + 2 * 512),
+        (AFTER_A_DROP, 1500 * PER_TOKEN, 1500),
+    ],
+    ids=["full length", "bounded", "shorter than the window"],
+)
+def test_the_cache_is_resident_once_and_in_the_bytes_that_were_computed(tiny_bundle, shape, budget, positions):
+    bundle = tiny_bundle(WIDE | shape)
     script = Path(__file__).with_name("resident.py")
-    done = subprocess.run([sys.executable, script, bundle.path], capture_output=True, text=True, check=True)
-    measured = json.loads(done.stdout)
-    assert measured["computed"] == 128 * 2**20
+    command = [sys.executable, script, bundle.path, str(budget)]
+    measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert measured["computed"] == positions * PER_TOKEN
     assert measured["resident"] == pytest.approx(measured["computed"], rel=0.02)
 
 

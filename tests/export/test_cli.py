@@ -94,6 +94,17 @@ def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
     assert (manifest.instruct, manifest.name) == ("v3-tekken", "hall")
 
 
+def test_a_window_is_bounded_unless_said_otherwise(tiny_checkpoint, tmp_path, capsys):
+    path = tiny_checkpoint(sliding_window=8, max_position_embeddings=4096)
+    per_token = 4 * 2 * 2 * 2 * 16
+    for option, kind, most in (((), "bounded", 8 + 1024), (("--window-cache", "full"), "full", 4096)):
+        assert run("model", path, tmp_path / kind, "--json", *option) == 0
+        output = capsys.readouterr()
+        assert json.loads(output.out)["cache_bytes"] == most * per_token
+        assert (f"up to {most} tokens, 0 B beyond" in output.err) == (kind == "bounded")
+        assert Bundle.open(tmp_path / kind).manifest.cache.window == kind
+
+
 def test_a_board_chooses_what_was_not_said_and_the_plan_says_why(tiny_checkpoint, tmp_path, capsys):
     path = tiny_checkpoint()
     assert run("model", path, tmp_path / "old", "--for", "pi3") == 0

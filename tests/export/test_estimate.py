@@ -24,7 +24,18 @@ def test_fewer_bits_and_larger_blocks_need_less_memory(tiny_checkpoint, export_b
 def test_context_costs_by_the_token(tiny_checkpoint, export_bundle):
     (float32, int8) = (estimate(export_bundle(tiny_checkpoint(), cache=cache).manifest) for cache in ("float", "int8"))
     assert float32.memory_with(100) - float32.memory == 100 * 4 * (2 * 2 * 2 * 16)
-    assert float32.cache_per_token == 4 * int8.cache_per_token
+    assert float32.cache.per_token == 4 * int8.cache.per_token
+
+
+def test_a_bounded_window_costs_what_the_board_s_cache_takes(tiny_checkpoint, export_bundle):
+    shape = {"sliding_window": 8, "max_position_embeddings": 4096}
+    for kinds in ({}, {"layer_types": ["full_attention", "sliding_attention"]}):
+        path = tiny_checkpoint(**shape, **kinds)
+        bounded, full = (export_bundle(path, window_cache=kind).manifest for kind in ("bounded", "full"))
+        needs = estimate(bounded)
+        assert needs.memory == estimate(full).memory
+        assert needs.memory_with(1032) == estimate(full).memory_with(1032)
+        assert needs.memory_with(4096) - needs.memory == bounded.cache_size.of(4096) < full.cache_size.of(4096)
 
 
 def test_eight_bits_below_level_4_need_their_largest_matrix_in_float32(tiny_checkpoint, export_bundle):

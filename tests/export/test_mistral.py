@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from edge_assistant.bundle import REWINDABLE
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, SamplingParams
 from edge_assistant_export.checkpoint import Checkpoint
@@ -173,3 +174,25 @@ def test_neighbours_are_told_the_same_sizes(tiny_checkpoint, export_bundle):
     decoder = json.loads((bundle.path / "genai_config.json").read_text())["model"]["decoder"]
     assert config["head_dim"] == decoder["head_size"] == bundle.manifest.architecture.head_dim == 32
     assert config["num_key_value_heads"] == decoder["num_key_value_heads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("kinds", "layers"), [({}, [0, 1]), ({"layer_types": ["full_attention", "sliding_attention"]}, [1])]
+)
+def test_neighbours_are_told_which_layers_are_bounded(kinds, layers, tiny_checkpoint, export_bundle):
+    path = tiny_checkpoint(sliding_window=9, max_position_embeddings=4096, **kinds)
+    decoders = {}
+    for kind in ("bounded", "full"):
+        bundle = export_bundle(path, bits=32, window_cache=kind)
+        assert bundle.manifest.cache.window == kind
+        decoders[kind] = json.loads((bundle.path / "genai_config.json").read_text())["model"]["decoder"]
+    told = decoders["bounded"].pop("sliding_window")
+    assert (told["window_size"], told["layers"], told["cache_slack"]) == (9, layers, REWINDABLE)
+    assert decoders["bounded"] == decoders["full"]
+
+
+def test_a_window_as_long_as_the_context_bounds_nothing(tiny_checkpoint, export_bundle):
+    path = tiny_checkpoint(sliding_window=64)
+    short, long = (export_bundle(path, bits=32, sequence_length=length) for length in (64, 65))
+    assert (short.manifest.cache.window, long.manifest.cache.window) == (None, "bounded")
+    np.testing.assert_allclose(logits(short), logits(long), atol=ROUNDING)

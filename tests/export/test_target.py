@@ -21,7 +21,7 @@ from edge_assistant_export.target import COMFORTABLE, READING, SHORTEST, check, 
 MISTRAL_7B, ONE_B, SMALL = SHAPES["mistral-7b"], SHAPES["1b"], SHAPES["mistral-small"]
 
 architectures = st.builds(
-    lambda layers, heads, ffn, vocab, positions, tied: replace(
+    lambda layers, heads, ffn, vocab, positions, tied, window, full: replace(
         MISTRAL_7B,
         n_layers=layers,
         hidden_size=heads * 128,
@@ -31,12 +31,16 @@ architectures = st.builds(
         vocab_size=vocab,
         max_positions=positions,
         tied_embedding=tied,
+        sliding_window=window,
+        full_attention_layers=tuple(range(0, layers, 4)) if full else (),
     ),
     st.integers(1, 60),
     st.sampled_from([4, 8, 16, 32, 40]),
     st.integers(1, 130),
     st.sampled_from([512, 32_768, 131_072]),
     st.sampled_from([100, 1500, 4096, 32_768, 131_072]),
+    st.booleans(),
+    st.sampled_from([None, 64, 4096]),
     st.booleans(),
 )
 wishes = st.fixed_dictionaries(
@@ -47,6 +51,7 @@ wishes = st.fixed_dictionaries(
         "lm_head_bits": st.sampled_from([4, 8]),
         "accuracy_level": st.sampled_from([0, 4]),
         "cache": st.sampled_from(["float", "int8"]),
+        "window_cache": st.sampled_from(["bounded", "full"]),
         "sequence_length": st.integers(1, 100),
     },
 )
@@ -57,7 +62,8 @@ def used(architecture: Architecture, on: Target, recipe) -> int:
     quantization = recipe.quantization(architecture)
     if not on.board.has_dot_products:
         quantization = replace(quantization, accuracy_level=0)
-    return estimate_of(architecture, quantization, recipe.cache_spec).memory_with(recipe.positions(architecture))
+    needs = estimate_of(architecture, quantization, recipe.cache_spec(architecture))
+    return needs.memory_with(recipe.positions(architecture))
 
 
 @drawn(architectures, st.sampled_from(targets()), wishes)
@@ -101,7 +107,7 @@ def test_slower_or_less_exact_is_taken_only_for_a_reason(architecture, on):
     if (choice.recipe.bits, choice.recipe.block_size) == (exact.bits, 32):
         return
     tokens = min(architecture.max_positions, COMFORTABLE)
-    needs = estimate_of(architecture, exact.quantization(architecture), exact.cache_spec)
+    needs = estimate_of(architecture, exact.quantization(architecture), exact.cache_spec(architecture))
     too_slow = on.board.copy_bandwidth / needs.read_per_token < READING
     assert too_slow or used(architecture, on, replace(exact, sequence_length=tokens)) > on.usable_bytes
 
@@ -182,6 +188,28 @@ def test_a_refusal_names_the_option_that_would_have_to_change(name, given, mend)
     for option, value in re.findall(r"\n  --(cache|sequence-length|bits) (\w+)", str(raised.value)):
         key = option.replace("-", "_")
         choose(MISTRAL_7B, on, given | {key: int(value) if value.isdigit() else value})
+
+
+def test_a_bounded_window_leaves_room_for_the_whole_context():
+    """Mistral 7B v0.1: its cache stops growing at 5,120 tokens, where one of full length takes 8.6 GB."""
+    on, shape = target("pi5-8gb"), replace(MISTRAL_7B, sliding_window=4096)
+    choice = choose(shape, on, {})
+    assert (choice.recipe.cache, choice.recipe.sequence_length) == ("float", 32_768)
+    reasons = " ".join(explain(shape, on, {}, choice))
+    assert "All layers have a window of 4,096 and hold at most 5,120 tokens." in reasons
+    assert "engine.kv_cache_bytes = 1342177280" in reasons
+    some = replace(shape, full_attention_layers=(0, 4))
+    assert "30 of the 32 layers have a window" in " ".join(explain(some, on, {}, choose(some, on, {})))
+
+
+def test_a_full_window_cache_that_does_not_fit_is_named():
+    on, shape = target("pi5-8gb"), replace(MISTRAL_7B, sliding_window=4096)
+    given = {"window_cache": "full", "sequence_length": 32_768, "cache": "float"}
+    with pytest.raises(BoardTooSmallError, match="--window-cache bounded"):
+        choose(shape, on, given)
+    choice = choose(shape, on, {"window_cache": "full"})
+    assert choice.recipe.sequence_length < 32_768
+    assert "hold the whole context, as asked" in " ".join(explain(shape, on, {"window_cache": "full"}, choice))
 
 
 def test_a_calibration_text_is_kept_only_where_it_is_read(tmp_path):

@@ -284,6 +284,7 @@ def test_a_longer_context_than_the_model_was_made_for_is_refused(checkpoint, tmp
         ({"lm_head_bits": 16}, "8"),
         ({"method": "least_square"}, "least_squares"),
         ({"cache": "int4"}, "int8"),
+        ({"window_cache": "bound"}, "bounded"),
         ({"instruct": "v3_tekken"}, "v3-tekken"),
         ({"sequence_length": 0}, "1"),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edge_assistant.bundle import Bundle, cache_bytes_per_token
+from edge_assistant.bundle import Bundle
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, SamplingParams
 from edge_assistant.errors import UnsupportedAdapterError
@@ -86,7 +86,7 @@ def test_the_bundle_computes_what_the_merged_model_does(tmp_path, config):
         np.testing.assert_allclose(forward(checkpoint, IDS), expected, atol=TOLERANCE)
         export(checkpoint, Recipe(bits=32), tmp_path / "bundle")
     bundle = Bundle.open(tmp_path / "bundle")
-    settings = EngineSettings(kv_cache_bytes=100 * cache_bytes_per_token(bundle.manifest))
+    settings = EngineSettings(kv_cache_bytes=bundle.manifest.cache_size.of(100))
     with Engine.load(bundle, settings) as engine:
         np.testing.assert_allclose(engine.score(IDS), expected, atol=TOLERANCE)
         ours = list(engine.generate(IDS, SamplingParams(24)))

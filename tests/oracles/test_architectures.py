@@ -1,7 +1,8 @@
 """Every architecture that README lists, small and random, saved by transformers itself and exported.
 
 The float32 bundle's logits are transformers' to 1e-4, and greedy decoding writes the same tokens, in our engine and in
-the neighbours that are installed. Those that only transformers 5 knows are skipped where there is transformers 4.
+the neighbours that are installed. Bounded windows drop positions several times on the way: the slack is four positions
+here, where it is hundreds on a board. Those that only transformers 5 knows are skipped where there is transformers 4.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edge_assistant.bundle import cache_size
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, SamplingParams
 
@@ -87,8 +89,12 @@ def with_eyes_of_ministral_3():
     return with_eyes(ministral_3(tie_word_embeddings=True).config)
 
 
+def windowed():
+    return dense(sliding_window=9)
+
+
 ARCHITECTURES = {
-    "Mistral 7B v0.1": lambda: dense(sliding_window=9),
+    "Mistral 7B v0.1": windowed,
     "Mistral 7B v0.2, v0.3": dense,
     "Mistral Nemo": lambda: dense(head_dim=24, num_attention_heads=4),
     "Mistral Small 24B 2501": lambda: dense(head_dim=32, rope_theta=1e8),
@@ -101,18 +107,33 @@ ARCHITECTURES = {
 }
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES.values(), ids=ARCHITECTURES)
-def model(request):
-    torch.manual_seed(0)
-    return request.param().eval().float()
+FULL_WINDOW_CACHE = {"Mistral 7B v0.1, full": windowed, "Ministral 8B 2410, full": ministral}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_slack():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache_size, "REWINDABLE", 4)
+        yield
+
+
+@pytest.fixture(scope="module", params=[*ARCHITECTURES, *FULL_WINDOW_CACHE])
+def name(request) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def bundle(model, tmp_path_factory, tiny_checkpoint, export_bundle):
+def model(name):
+    torch.manual_seed(0)
+    return (ARCHITECTURES | FULL_WINDOW_CACHE)[name]().eval().float()
+
+
+@pytest.fixture(scope="module")
+def bundle(name, model, tmp_path_factory, tiny_checkpoint, export_bundle):
     path = tmp_path_factory.mktemp("checkpoint")
     model.save_pretrained(path)
     (path / "tokenizer.json").write_bytes((tiny_checkpoint() / "tokenizer.json").read_bytes())
-    return export_bundle(path, bits=32)
+    return export_bundle(path, bits=32, window_cache="full" if name in FULL_WINDOW_CACHE else "bounded")
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +158,8 @@ def test_optimum_writes_the_same_tokens(request, bundle, written, continue_in_op
     shape = bundle.manifest.architecture
     if shape.head_dim * shape.n_heads != shape.hidden_size:
         request.applymarker(pytest.mark.xfail(strict=True, reason="optimum takes hidden / heads for a head's size"))
+    if bundle.manifest.cache.window == "bounded":
+        request.applymarker(pytest.mark.xfail(strict=True, reason="optimum begins with an empty cache"))
     assert_begins_with(continue_in_optimum(bundle, IDS, N_TOKENS), written)
 
 

@@ -29,7 +29,7 @@ RECIPES = {"float32": {"bits": 32}, "int4": {}, "int4 with zero points": {"zero_
 @pytest.fixture(scope="module", params=RECIPES.values(), ids=RECIPES)
 def bundle(request, checkpoint, export_bundle):
     # Without int8 arithmetic, so that what is compared is not how each reads a prompt in pieces.
-    return export_bundle(checkpoint, accuracy_level=0, **request.param)
+    return export_bundle(checkpoint, accuracy_level=0, window_cache="full", **request.param)
 
 
 @pytest.fixture(scope="module")

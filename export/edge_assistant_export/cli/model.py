@@ -75,6 +75,11 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("--accuracy-level", type=int, metavar="0|4", help="4 computes in int8 (default), 0 in float32")
     add("--cache", metavar="float|int8", help="the key/value cache (default: float, that is float32)")
     add(
+        "--window-cache",
+        metavar="bounded|full",
+        help="what layers with a window keep: it and some slack (bounded, the default), or all, which optimum can load",
+    )
+    add(
         "--calibration",
         type=Path,
         metavar="FILE",
@@ -175,9 +180,18 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
         f"{how.bits} bits a weight{block}, lm_head {how.lm_head_bits}, {manifest.cache.type} cache, "
         f"up to {architecture.max_positions} tokens\n"
         f"The bundle will take {size(needs.bundle)}. A board needs {size(needs.memory)} of memory for it, and "
-        f"{size(needs.cache_per_token)} a token of context ({context} tokens: {size(needs.memory_with(context))}).\n"
+        f"{_cache_text(needs)} ({context} tokens: {size(needs.memory_with(context))}).\n"
         f"Licence of the weights: {licence}"
     )
+
+
+def _cache_text(needs: Estimate) -> str:
+    """Return what a token of context costs; less where layers with a window hold no more of them."""
+    cache = needs.cache
+    text = f"{size(cache.per_token)} a token of context"
+    if cache.bound == cache.max_positions:
+        return text
+    return f"{text} up to {cache.bound} tokens, {size(cache.per_late_token)} beyond"
 
 
 def _needs_json(out: Path, manifest: Manifest, needs: Estimate) -> dict[str, object]:
@@ -187,5 +201,6 @@ def _needs_json(out: Path, manifest: Manifest, needs: Estimate) -> dict[str, obj
         "licence": manifest.licence,
         "bytes": needs.bundle,
         "memory_bytes": needs.memory,
-        "cache_bytes_per_token": needs.cache_per_token,
+        "cache_bytes_per_token": needs.cache.per_token,
+        "cache_bytes": needs.cache.of(manifest.architecture.max_positions),
     }
