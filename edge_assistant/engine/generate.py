@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edge_assistant.engine.kv_cache import KvCache, capacity_of
-from edge_assistant.engine.sampling import Sampler
 from edge_assistant.engine.session import Session
+from edge_assistant.engine.speculate import Speculator
+from edge_assistant.engine.write import Writer
 from edge_assistant.errors import ContextOverflowError, EngineBusyError, EngineClosedError, PromptError
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from edge_assistant.bundle import Bundle
     from edge_assistant.config import EngineSettings
-    from edge_assistant.engine.grammar import Match
     from edge_assistant.engine.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -64,9 +64,10 @@ class Timing:
 class Engine:
     """A loaded model with its cache."""
 
-    def __init__(self, session: Session) -> None:
-        """Take what `load` has made."""
+    def __init__(self, session: Session, guesses: int) -> None:
+        """Take what `load` has made; at most `guesses` tokens are guessed ahead."""
         self._open_session: Session | None = session
+        self._speculator = Speculator(guesses)
         self._turn = _Turn()
 
     @classmethod
@@ -78,7 +79,7 @@ class Engine:
             BundleGraphError: The graph is not the one the manifest describes.
         """
         cache = KvCache(bundle.manifest, capacity_of(bundle.manifest, settings.kv_cache_bytes))
-        return cls(Session(bundle, cache, settings))
+        return cls(Session(bundle, cache, settings), settings.guesses)
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +107,7 @@ class Engine:
             ContextOverflowError: Prompt and params.max_tokens exceed the capacity.
         """
         ids = self._checked(prompt, params.max_tokens)
-        return Generation(self._session, self._turn, ids, params, cancel or threading.Event())
+        return Generation(self._session, self._speculator, self._turn, ids, params, cancel or threading.Event())
 
     def score(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits [n, vocab] after every token of a text [n].
@@ -121,7 +122,7 @@ class Engine:
             session.cache.rewind(0)
             for chunk in session.chunks(text):
                 start = session.cache.length
-                logits[start : start + len(chunk)] = session.run_all(chunk)
+                logits[start : start + len(chunk)] = session.run_rows(chunk, len(chunk))
         return logits
 
     @property
@@ -146,6 +147,7 @@ class Generation:
     def __init__(
         self,
         session: Session,
+        speculator: Speculator,
         turn: _Turn,
         prompt: NDArray[np.int64],
         params: SamplingParams,
@@ -153,7 +155,7 @@ class Generation:
     ) -> None:
         """Nothing runs before the first token is asked for."""
         self._progress = _Progress(len(prompt))
-        self._tokens = _generate(session, turn, prompt, params, cancel, self._progress)
+        self._tokens = _generate(session, speculator, turn, prompt, params, cancel, self._progress)
 
     def __iter__(self) -> Self:
         return self
@@ -196,71 +198,47 @@ class _Progress:
 
 def _generate(
     session: Session,
+    speculator: Speculator,
     turn: _Turn,
     prompt: NDArray[np.int64],
     params: SamplingParams,
     cancel: threading.Event,
     progress: _Progress,
 ) -> Generator[int, None, None]:
-    writer = _Writer(prompt, params, session.vocab_size)
+    writer = Writer(session, speculator, prompt, params)
+    said: list[int] = []
     with turn:
         started = perf_counter()
         progress.cached_tokens = session.cache.keep_prefix(prompt)
         logits = _prefill(session, prompt[progress.cached_tokens :], cancel)
         if logits is None:
             return
-        tokens = writer.write(logits)
+        tokens = writer.begin(logits)
         progress.prefill_s = perf_counter() - started
-        while True:
-            room = params.max_tokens - progress.completion_tokens
-            for token in tokens[:room]:
-                if token in params.stop_ids:
+        try:
+            while True:
+                room = params.max_tokens - len(said)
+                for token in tokens[:room]:
+                    if token in params.stop_ids:
+                        progress.finish_reason = "stop"
+                        return
+                    said.append(token)
+                    progress.completion_tokens = len(said)
+                    if len(said) == params.max_tokens:
+                        progress.finish_reason = "stop" if writer.ended and len(tokens) == room else "length"
+                    yield token
+                    if cancel.is_set():
+                        return
+                if len(tokens) >= room:
+                    return
+                if writer.ended:
                     progress.finish_reason = "stop"
                     return
-                progress.completion_tokens += 1
-                if progress.completion_tokens == params.max_tokens:
-                    progress.finish_reason = "stop" if writer.ended and len(tokens) == room else "length"
-                yield token
-                if cancel.is_set():
-                    return
-            if len(tokens) >= room:
-                return
-            if writer.ended:
-                progress.finish_reason = "stop"
-                return
-            started = perf_counter()
-            tokens = writer.write(session.run(tokens))
-            progress.decode_s += perf_counter() - started
-
-
-class _Writer:
-    """Decides what stands next: a token that is drawn, and those that a grammar forces behind it."""
-
-    def __init__(self, prompt: NDArray[np.int64], params: SamplingParams, vocab_size: int) -> None:
-        self._sampler = Sampler(params, vocab_size)
-        self._sampler.see(prompt)
-        self._match = params.grammar.begin() if params.grammar else None
-        self._position = len(prompt)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the grammar lets nothing follow."""
-        return self._match is not None and self._match.ended
-
-    def write(self, logits: NDArray[np.float32]) -> list[int]:
-        """Return the next tokens, at least one, from logits [vocab]."""
-        if self._match is None:
-            tokens = [self._sampler.sample(logits, self._position)]
-        else:
-            tokens = self._match.forced() or self._drawn(logits, self._match)
-            self._sampler.see(tokens)
-        self._position += len(tokens)
-        return tokens
-
-    def _drawn(self, logits: NDArray[np.float32], match: Match) -> list[int]:
-        token = self._sampler.sample(logits, self._position, match.allowed())
-        match.accept(token)
-        return [token, *match.forced()]
+                started = perf_counter()
+                tokens = writer.step(room - len(tokens))
+                progress.decode_s += perf_counter() - started
+        finally:
+            speculator.remember(said)
 
 
 def _prefill(session: Session, ids: NDArray[np.int64], cancel: threading.Event) -> NDArray[np.float32] | None:

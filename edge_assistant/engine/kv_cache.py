@@ -83,6 +83,11 @@ class KvCache:
         """The context, [1, capacity]; only the first `length` count."""
         self.length = 0
 
+    @property
+    def context(self) -> NDArray[np.int64]:
+        """The tokens that are held [length], a view."""
+        return self.tokens[0, : self.length]
+
     def longest_step(self, most: int) -> int:
         """Return how many tokens the next step had better read, of `most`: it ends where a window is full."""
         return min(most, self._window.longest_step(self.length)) if self._window else most

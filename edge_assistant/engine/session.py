@@ -64,6 +64,7 @@ class Session:
         self._logits: NDArray[np.float32] = np.empty((1, 1, self.vocab_size), np.float32)
         self._step = self._bind_cache()
         self._step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
+        self._rows_step = self._bind_cache()
 
     def chunks(self, ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Cut tokens [n] into what one run reads of them; each is to be run before the next is asked for."""
@@ -78,14 +79,13 @@ class Session:
         self._feed(self._step, ids)
         return self._logits.reshape(-1)
 
-    def run_all(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
-        """Append tokens [n] to the context; return the logits [n, vocab] after each of them."""
+    def run_rows(self, ids: NDArray[np.int64] | Sequence[int], rows: int) -> NDArray[np.float32]:
+        """Append tokens [n] to the context; return the logits [rows, vocab] after the last `rows` of them."""
+        binding = self._rows_step
         # The output is declared with one row, which a buffer bound to it would be held against: let it be allocated.
-        binding = self._bind_cache()
         binding.bind_output(names.LOGITS, "cpu")
         # `bind_cpu_input` does not know inputs that have a default.
-        rows = ort.OrtValue.ortvalue_from_numpy(np.array(len(ids), np.int64))
-        binding.bind_ortvalue_input(names.LOGITS_TO_KEEP, rows)
+        binding.bind_ortvalue_input(names.LOGITS_TO_KEEP, ort.OrtValue.ortvalue_from_numpy(np.array(rows, np.int64)))
         self._feed(binding, ids)
         logits: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
         return logits.reshape(-1, self.vocab_size)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MOST_GUESSES: Final = 8
+_REMEMBERED: Final = 2048
+"""Tokens of earlier answers that are looked through."""
 _LONGEST_MATCH: Final = 3
 """Tokens that have to have stood together before; fewer do where so many have not."""
 _ACCEPTED_AT_FIRST: Final = 0.5
@@ -41,7 +42,7 @@ class Guess:
     matched: int = 0
 
 
-def look_up(text: NDArray[np.int64], most: int = MOST_GUESSES) -> Guess:
+def look_up(text: NDArray[np.int64], most: int) -> Guess:
     """Return what followed where the end of a text [n] stood last before, as much of the end as can be found."""
     ends, matched = np.flatnonzero(text[:-1] == text[-1:]) + 1, 0
     while len(ends):
@@ -88,3 +89,32 @@ class Pace:
         if guess.tokens and drawn:
             share = self._accepted.get(guess.matched, _ACCEPTED_AT_FIRST)
             self._accepted[guess.matched] = share + _LEARNING * ((guess.tokens[0] == drawn[0]) - share)
+
+
+class Speculator:
+    """The guesses of one engine: over the context and its last answers, as many as pay."""
+
+    def __init__(self, most: int) -> None:
+        """At most `most` tokens are guessed at a time; 0 guesses none."""
+        self._most = most
+        self.pace = Pace()
+        self.guessed = 0
+        """Tokens that were guessed and run."""
+        self.accepted = 0
+        """Those of them that came true."""
+        self._answers = np.empty(0, np.int64)
+
+    def guess(self, context: NDArray[np.int64], due: Sequence[int], most: int) -> Guess:
+        """Return what may follow a context [n] and the tokens due behind it, at most `most` tokens."""
+        most = min(most, self._most)
+        return look_up(np.concatenate([self._answers, context, due]), most) if most > 0 else Guess()
+
+    def came(self, guess: Guess, run: int, accepted: int, drawn: Sequence[int]) -> None:
+        """Take in how many of a guess's tokens were run and accepted, and what was drawn in its place."""
+        self.guessed += run
+        self.accepted += accepted
+        self.pace.came(guess, drawn)
+
+    def remember(self, answer: Sequence[int]) -> None:
+        """Keep an answer, as long as there is room: what was said once is said again."""
+        self._answers = np.concatenate([self._answers, np.array(answer, np.int64)])[-_REMEMBERED:]

@@ -56,13 +56,13 @@ def test_prefill_chunks_and_steps_equal_the_reference(tiny_bundle, tiny_checkpoi
     bundle = tiny_bundle(shape)
     for chunk in (LENGTH, 20, 8, 1):
         np.testing.assert_allclose(read(session_of(bundle), IDS, chunk), reference[chunk - 1 :: chunk], atol=1e-4)
-    np.testing.assert_allclose(session_of(bundle).run_all(IDS), reference, atol=1e-4)
+    np.testing.assert_allclose(session_of(bundle).run_rows(IDS, len(IDS)), reference, atol=1e-4)
 
 
 @pytest.mark.parametrize(("recipe", "tolerance"), RECIPES)
 def test_prefill_chunks_and_steps_are_one(tiny_bundle, recipe, tolerance):
     bundle = tiny_bundle(**recipe)
-    whole = session_of(bundle).run_all(IDS)
+    whole = session_of(bundle).run_rows(IDS, len(IDS))
     for chunk in (LENGTH, 20, 8, 1):
         np.testing.assert_allclose(read(session_of(bundle), IDS, chunk), whole[chunk - 1 :: chunk], atol=tolerance)
 

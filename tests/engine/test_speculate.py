@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_assistant.engine.speculate import MOST_GUESSES, Guess, Pace, look_up
+from edge_assistant.engine.speculate import Guess, Pace, look_up
 
 
 @given(st.lists(st.integers(0, 5), max_size=60))
@@ -16,14 +16,14 @@ def test_a_guess_is_what_followed_the_longest_end_that_stood_before(ids):
     for length in (3, 2, 1):
         ends = [end for end in range(length, len(ids)) if ids[end - length : end] == ids[-length:]]
         if ends:
-            expected = Guess(tuple(ids[ends[-1] : ends[-1] + MOST_GUESSES]), length)
+            expected = Guess(tuple(ids[ends[-1] : ends[-1] + 8]), length)
             break
-    assert look_up(np.array(ids, np.int64)) == expected
+    assert look_up(np.array(ids, np.int64), 8) == expected
 
 
 def test_a_text_that_says_nothing_twice_is_not_guessed():
-    assert look_up(np.arange(20)) == Guess()
-    assert look_up(np.arange(0)) == Guess()
+    assert look_up(np.arange(20), 8) == Guess()
+    assert look_up(np.arange(0), 8) == Guess()
 
 
 @pytest.fixture

@@ -46,9 +46,13 @@ def session_of(bundle, capacity=LENGTH) -> Session:
     return Session(bundle, KvCache(bundle.manifest, capacity), SETTINGS)
 
 
+def rows(session: Session, ids: np.ndarray) -> np.ndarray:
+    return session.run_rows(ids, len(ids))
+
+
 def read(session: Session, ids: np.ndarray, chunk: int) -> np.ndarray:
     """Read ids in chunks and return the logits [n, vocab] after each."""
-    return np.concatenate([session.run_all(ids[start : start + chunk]) for start in range(0, len(ids), chunk)])
+    return np.concatenate([rows(session, ids[start : start + chunk]) for start in range(0, len(ids), chunk)])
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -144,7 +148,7 @@ def test_a_rewound_context_is_a_fresh_one_or_is_refused(tiny_bundle, name, data)
         length = bounded.cache.length
         if kind == "feed":
             ids = np.random.default_rng(seed).integers(14, 270, min(n, window))
-            np.testing.assert_allclose(bounded.run_all(ids), full.run_all(ids), atol=TOLERANCE)
+            np.testing.assert_allclose(rows(bounded, ids), rows(full, ids), atol=TOLERANCE)
             farthest = max(farthest, length + len(ids))
         elif (target := max(0, length - n)) == 0 or target >= bounded.cache.shortest():
             farthest = farthest if target else 0
@@ -163,7 +167,7 @@ def test_long_steps_never_make_a_rewind_wrong(tiny_bundle, turns):
     bounded, full = (session_of(tiny_bundle(WINDOW, window_cache=kind), 400) for kind in ("bounded", "full"))
     for n, back in turns:
         ids = np.random.default_rng(n).integers(14, 270, n)
-        np.testing.assert_allclose(bounded.run_all(ids), full.run_all(ids), atol=TOLERANCE)
+        np.testing.assert_allclose(rows(bounded, ids), rows(full, ids), atol=TOLERANCE)
         target = max(0, bounded.cache.length - back)
         target = target if target >= bounded.cache.shortest() else 0
         for session in (bounded, full):

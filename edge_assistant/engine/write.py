@@ -1,0 +1,96 @@
+"""Writing an answer: what is due is run, what follows is drawn, and guesses and a grammar make steps longer.
+
+A step runs the tokens that the cache does not hold yet and, where that pays, some guesses behind them. Then every
+position is drawn in its turn, from its own logits and its own chance, as it would have been without guesses; the step
+ends at the first position that was not guessed, and the cache forgets the guesses from there on. What a grammar forces
+is not drawn but taken.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_assistant.engine.sampling import Sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from edge_assistant.engine.grammar import Match
+    from edge_assistant.engine.sampling import SamplingParams
+    from edge_assistant.engine.session import Session
+    from edge_assistant.engine.speculate import Speculator
+
+
+class Writer:
+    """Writes one answer to a prompt that the session has read."""
+
+    def __init__(
+        self, session: Session, speculator: Speculator, prompt: NDArray[np.int64], params: SamplingParams
+    ) -> None:
+        self._session, self._speculator = session, speculator
+        self._sampler = Sampler(params, session.vocab_size)
+        self._sampler.see(prompt)
+        self._match = params.grammar.begin() if params.grammar else None
+        self._stop_ids = params.stop_ids
+        self._position = len(prompt)
+        self._due: list[int] = []
+        """Tokens of the answer that the cache does not hold."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the grammar lets nothing follow."""
+        return self._match is not None and self._match.ended
+
+    def begin(self, logits: NDArray[np.float32]) -> list[int]:
+        """Return the first tokens of the answer, at least one, from the logits [vocab] after the prompt."""
+        self._due = self._next(logits)
+        return self._due
+
+    def step(self, room: int) -> list[int]:
+        """Return the tokens that follow those returned before, at least one; more than `room` will not be used."""
+        session, due = self._session, self._due
+        guess = self._speculator.guess(session.cache.context, due, room - 1)
+        count = self._speculator.pace.worth(guess)
+        guessed = guess.tokens[:count]
+        started = perf_counter()
+        rows = session.run_rows([*due, *guessed], count + 1) if count else session.run(due)[np.newaxis]
+        self._speculator.pace.ran(len(due) + count, perf_counter() - started)
+        drawn, accepted = self._drawn(rows, guessed)
+        session.cache.rewind(session.cache.length - count + accepted)
+        self._speculator.came(guess, count, accepted, drawn)
+        self._due = drawn[accepted:]
+        return drawn
+
+    def _drawn(self, rows: NDArray[np.float32], guessed: Sequence[int]) -> tuple[list[int], int]:
+        """Return what is drawn from logits [1 + guesses, vocab], and how many of the guesses that makes true."""
+        drawn: list[int] = []
+        accepted = 0
+        while True:
+            drawn += self._next(rows[accepted])
+            while accepted < min(len(drawn), len(guessed)) and drawn[accepted] == guessed[accepted]:
+                accepted += 1
+            if accepted < len(drawn) or drawn[-1] in self._stop_ids or self.ended:
+                return drawn, accepted
+
+    def _next(self, logits: NDArray[np.float32]) -> list[int]:
+        """Return the token that stands next and those that it forces, at least one, from logits [vocab]."""
+        if self._match is None:
+            tokens = [self._sampler.sample(logits, self._position)]
+        else:
+            tokens = self._match.forced() or self._held(logits, self._match)
+            self._sampler.see(tokens)
+        self._position += len(tokens)
+        return tokens
+
+    def _held(self, logits: NDArray[np.float32], match: Match) -> list[int]:
+        """Return a token that the grammar allows, and those it forces behind it; a stop id ends the answer."""
+        token = self._sampler.sample(logits, self._position, match.allowed())
+        if token in self._stop_ids:
+            return [token]
+        match.accept(token)
+        return [token, *match.forced()]
