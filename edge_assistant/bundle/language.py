@@ -124,6 +124,9 @@ class Architecture:
         return None if layer in self.full_attention_layers else self.sliding_window
 
 
+SMALL_BLOCK = 32
+
+
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Quantization:
     """How the weights are stored; a block shares one scale."""
@@ -134,7 +137,9 @@ class Quantization:
     """Names of matrices whose weights have 8 bits where the others have 4: `embedding` (the head too where they are
     tied), `lm_head`, and of each layer `layers.N.qkv`, `.o`, `.gate_up`, `.down`, or `.experts` for a mixture."""
     block_size: Size | None
-    """Weights to a scale, None for float32 weights."""
+    """Weights to a scale in every matrix but those of `small_blocks`, None for float32 weights."""
+    small_blocks: tuple[str, ...]
+    """Names of matrices in which 32 weights share a scale."""
     zero_points: bool
     """Whether each block has a zero point of its own."""
     accuracy_level: Annotated[int, Field(ge=0, le=4)]
@@ -145,6 +150,12 @@ class Quantization:
         """Refuse exceptions to what is no rule."""
         if self.eight_bits and self.bits != 4:
             raise ValueError(f"eight_bits names matrices beside others of {self.bits} bits")
+        if self.small_blocks and self.block_size is None:
+            raise ValueError("small_blocks names matrices beside others without blocks")
+
+    def block_size_of(self, matrix: str) -> int | None:
+        """Return how many weights share a scale in the matrix of a name."""
+        return SMALL_BLOCK if matrix in self.small_blocks else self.block_size
 
     def bits_of(self, matrix: str) -> int:
         """Return the bits of a weight in the matrix of a name."""

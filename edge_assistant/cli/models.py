@@ -76,7 +76,8 @@ def _facts(manifest: AnyManifest, budget: int) -> dict[str, str]:
             "layers": f"{shape.n_layers} of {shape.hidden_size}, {shape.n_heads} heads over {shape.n_kv_heads}",
             "vocabulary": f"{shape.vocab_size} tokens, instruct format {manifest.instruct or 'none'}",
             "weights": f"{stored.bits} bit in blocks of {stored.block_size}",
-            **({"in 8 bit": ", ".join(stored.eight_bits)} if stored.eight_bits else {}),
+            **({"8 bit": ", ".join(stored.eight_bits)} if stored.eight_bits else {}),
+            **({"blocks of 32": ", ".join(stored.small_blocks)} if stored.small_blocks else {}),
             "cache": f"{manifest.cache.type}, {per_token} bytes a token, {context}",
         }
     if isinstance(manifest, SpeechManifest):

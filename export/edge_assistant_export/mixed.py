@@ -1,18 +1,21 @@
-"""Mixed precision: which matrices of a 4-bit bundle have 8 bits.
+"""Mixed precision: which matrices of a 4-bit bundle are stored better, and how.
 
-    at most so many bytes   of all sets that fit, one whose matrices cost much in 4 bits for their size
-    at most such a KL       the smallest such set that brings the bundle so near to its checkpoint
+A matrix can be bettered twice: by blocks of 32, where the others are larger, and by 8 bits. A step's gain is what it
+spares of the matrix's sensitivity (`sensitivity.py`): all of it with 8 bits, with blocks of 32 as large a share as of
+its squared error. All steps stand in one list, the one first that gains most for a byte.
 
-Both go down one list, in which the matrices stand by what is gained for a byte: their sensitivity
-(`sensitivity.py`) over what 8 bits take more. For bytes it is gone through once, and what fits is taken. For a KL
-divergence bundles are made, of which the first so many matrices of the list have 8 bits, and measured as `verify`
-measures, on texts that nothing was calibrated with: so what is promised is what the board computes, by whatever method
-the weights were rounded. Their number is halved until it is known: 9 exports for the 130 matrices of a 7B.
+    at most so many bytes   the list is gone through once, and what fits is taken
+    at most such a KL       the fewest steps from its beginning that bring the bundle so near to its checkpoint
+
+For a KL divergence bundles are made and measured as `verify` measures, on texts that nothing was calibrated with: so
+what is promised is what the board computes, by whatever method the weights were rounded. The number of steps is halved
+until it is known: about nine exports for a 7B.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,13 +23,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from edge_assistant.bundle import Bundle
+from edge_assistant.bundle import SMALL_BLOCK, Bundle
 from edge_assistant.errors import CheckpointError, MaxKlError, RecipeError, TargetSizeError
 from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.graph import serialize
 from edge_assistant_export.mistral import CacheScales, build_graph
 from edge_assistant_export.reference import forward_all
-from edge_assistant_export.sensitivity import sensitivities
+from edge_assistant_export.sensitivity import saved_by_small_blocks, sensitivities
 from edge_assistant_export.verify import compare
 from edge_assistant_export.weights import plan_weights
 from edge_assistant_export.write import describe, export
@@ -34,6 +37,7 @@ from edge_assistant_export.write import describe, export
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.recipe import Recipe
+    from edge_assistant_export.weights import Matrix
     from edge_assistant_export.write import Progress
 
 # One text of so many is held out.
@@ -44,7 +48,7 @@ _SMALL_FILES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What decides how many matrices have 8 bits: one of both."""
+    """What decides how many matrices are stored better: one of both."""
 
     target_size: int | None = None
     """Bytes that the bundle's folder may take."""
@@ -75,8 +79,8 @@ def check_goal(recipe: Recipe, goal: Goal, board: str | None = None) -> None:
         raise RecipeError(option, value, f"none, as --for {board} chooses the bits")
     if recipe.bits != 4:
         raise RecipeError(option, value, f"none, as bits is {recipe.bits}")
-    if recipe.eight_bits:
-        raise RecipeError(option, value, "none, as eight_bits names the matrices already")
+    if recipe.eight_bits or recipe.small_blocks:
+        raise RecipeError(option, value, "none, as eight_bits or small_blocks names the matrices already")
     if goal.max_kl is not None and not goal.max_kl > 0:
         raise RecipeError(option, value, 0.001)
 
@@ -99,7 +103,7 @@ def check_size(checkpoint: Checkpoint, recipe: Recipe, goal: Goal) -> tuple[int,
 def choose_bits(
     checkpoint: Checkpoint, recipe: Recipe, goal: Goal, calibration: Path | None, out: Path, progress: Progress
 ) -> Choice:
-    """Return the recipe with the matrices that have 8 bits, and what to export it with.
+    """Return the recipe with the matrices that are stored better, and what to export it with.
 
     `calibration` is a text, None for what the model samples itself; bundles to be measured are made beside `out`.
 
@@ -110,8 +114,10 @@ def choose_bits(
     """
     check_size(checkpoint, recipe, goal)
     texts = calibration_texts(checkpoint, calibration, partial(progress, "calibration"))
-    if goal.target_size is not None:
-        return Choice(fitting(checkpoint, recipe, goal.target_size, texts, progress), texts, None)
+    if (size := goal.target_size) is not None:
+        rest = _bytes_beside_the_weights(checkpoint, recipe)
+        fits = partial(_takes_at_most, checkpoint, size - rest)
+        return Choice(fitting(checkpoint, recipe, fits, texts, progress), texts, None)
     held_out = [text for text in texts[_HELD_OUT - 1 :: _HELD_OUT] if len(text) > 1]
     if not held_out:
         problem = f"{len(texts)} texts of it are too few to hold one of {_HELD_OUT} out and measure with it"
@@ -125,26 +131,60 @@ def choose_bits(
 
 
 def fitting(
-    checkpoint: Checkpoint, recipe: Recipe, target_size: int, texts: list[list[int]], progress: Progress
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    fits: Callable[[Recipe], bool],
+    texts: list[list[int]],
+    progress: Progress,
 ) -> Recipe:
-    """Return the recipe whose bundle is as near to the checkpoint as one of so many bytes can be."""
-    room = target_size - _bytes_beside_the_weights(checkpoint, recipe)
-    if room >= _weight_bytes(checkpoint, all_in_8 := replace(recipe, bits=8)):
+    """Return the recipe with all steps, from the one that gains most for a byte on, with which it fits."""
+    if fits(all_in_8 := replace(recipe, bits=8)):
         return all_in_8
-    for name in _by_gain(checkpoint, recipe, texts, progress):
-        tried = replace(recipe, eight_bits=(*recipe.eight_bits, name))
-        if _weight_bytes(checkpoint, tried) <= room:
+    for step in _by_gain(checkpoint, recipe, texts, progress):
+        if fits(tried := step.taken(recipe)):
             recipe = tried
     return recipe
 
 
-def _by_gain(checkpoint: Checkpoint, recipe: Recipe, texts: list[list[int]], progress: Progress) -> list[str]:
-    """Return all matrices, the one first that gains most for a byte."""
+class _Step(NamedTuple):
+    """One matrix, stored better."""
+
+    name: str
+    bits: int
+    """8, or 4 in blocks of 32."""
+    gain: float
+    bytes: int
+
+    def taken(self, recipe: Recipe) -> Recipe:
+        """Return a recipe with this step beyond those that it has."""
+        if self.bits == 4:
+            return replace(recipe, small_blocks=(*recipe.small_blocks, self.name))
+        others = tuple(name for name in recipe.small_blocks if name != self.name)
+        return replace(recipe, eight_bits=(*recipe.eight_bits, self.name), small_blocks=others)
+
+
+def _by_gain(checkpoint: Checkpoint, recipe: Recipe, texts: list[list[int]], progress: Progress) -> list[_Step]:
+    """Return all steps, the one first that gains most for a byte."""
     how = recipe.quantization(checkpoint.config)
-    gain = sensitivities(checkpoint, how, texts, partial(progress, "sensitivity"))
-    plain = _weight_bytes(checkpoint, recipe)
-    more = {name: _weight_bytes(checkpoint, replace(recipe, eight_bits=(name,))) - plain for name in gain}
-    return sorted(gain, key=lambda name: gain[name] / more[name], reverse=True)
+    found = sensitivities(checkpoint, how, texts, partial(progress, "sensitivity"))
+    plain, small, eight = (
+        plan_weights(checkpoint.config, other).by_name
+        for other in (how, replace(how, block_size=SMALL_BLOCK), replace(how, bits=8))
+    )
+    steps: list[_Step] = []
+    for name, sensitivity in found.items():
+        spared = saved_by_small_blocks(checkpoint, how, plain[name]) * sensitivity
+        first = _Step(name, 4, spared, _stored(small[name]) - _stored(plain[name]))
+        second = _Step(name, 8, sensitivity - spared, _stored(eight[name]) - _stored(small[name]))
+        if first.bytes <= 0 or first.gain * second.bytes <= second.gain * first.bytes:
+            steps.append(_Step(name, 8, sensitivity, _stored(eight[name]) - _stored(plain[name])))
+        else:
+            steps += first, second
+    return sorted(steps, key=lambda step: step.gain / step.bytes, reverse=True)
+
+
+def _stored(matrices: tuple[Matrix, ...]) -> int:
+    return sum(place.nbytes for matrix in matrices for place in matrix.places)
 
 
 def _weight_bytes(checkpoint: Checkpoint, recipe: Recipe) -> int:
@@ -152,11 +192,15 @@ def _weight_bytes(checkpoint: Checkpoint, recipe: Recipe) -> int:
     return plan_weights(architecture, recipe.quantization(architecture)).file.size
 
 
+def _takes_at_most(checkpoint: Checkpoint, room: int, recipe: Recipe) -> bool:
+    return _weight_bytes(checkpoint, recipe) <= room
+
+
 def _bytes_beside_the_weights(checkpoint: Checkpoint, recipe: Recipe) -> int:
     """Return what graph, tokenizer and the small files take at most: norms and scales are as long whatever they say."""
     plain = describe(checkpoint, recipe, "")
     every = tuple(plan_weights(plain.architecture, plain.quantization).by_name)
-    manifest = replace(plain, quantization=replace(plain.quantization, eight_bits=every))
+    manifest = replace(plain, quantization=replace(plain.quantization, eight_bits=every, small_blocks=every))
     shape, nothing = manifest.architecture, np.zeros(manifest.architecture.hidden_size, np.float32)
     scale = np.zeros((shape.n_layers, shape.n_kv_heads, shape.head_dim), np.float32)
     weights = plan_weights(shape, manifest.quantization)
@@ -166,7 +210,7 @@ def _bytes_beside_the_weights(checkpoint: Checkpoint, recipe: Recipe) -> int:
 
 
 class _Trials:
-    """Bundles of which the first so many matrices by gain have 8 bits, made to be measured."""
+    """Bundles with the first so many steps, made to be measured."""
 
     def __init__(
         self,
@@ -181,17 +225,20 @@ class _Trials:
         self._checkpoint, self._recipe, self._folder, self._progress = checkpoint, recipe, folder, progress
         self._held_out = held_out
         self._expected = list(forward_all(checkpoint, held_out))
-        self._names = _by_gain(checkpoint, recipe, texts, progress)
+        self._steps = _by_gain(checkpoint, recipe, texts, progress)
 
     def __len__(self) -> int:
-        """Return how many matrices there are."""
-        return len(self._names)
+        """Return how many steps there are."""
+        return len(self._steps)
 
     def recipe(self, count: int) -> Recipe:
-        """Return the recipe of which so many matrices have 8 bits."""
-        if count == len(self._names):
+        """Return the recipe with so many steps."""
+        if count == len(self._steps):
             return replace(self._recipe, bits=8)
-        return replace(self._recipe, eight_bits=tuple(self._names[:count]))
+        recipe = self._recipe
+        for step in self._steps[:count]:
+            recipe = step.taken(recipe)
+        return recipe
 
     def kl(self, count: int) -> float:
         """Make a bundle and measure it."""
@@ -201,7 +248,7 @@ class _Trials:
 
 
 def _nearest_enough(trials: _Trials, max_kl: float) -> Choice:
-    """Return the choice of the fewest matrices in 8 bits whose bundle is so near."""
+    """Return the choice of the fewest steps whose bundle is so near."""
     few, many = 0, len(trials)
     near = trials.kl(many)
     if near > max_kl:

@@ -34,7 +34,9 @@ class Recipe:
     bits: Bits = 4
     """Bits of a weight in every matrix that `eight_bits` does not name; 32 keeps float32."""
     block_size: BlockSize = 32
-    """Weights that share a scale: 32 is the more exact, 128 the smaller and faster."""
+    """Weights that share a scale in all others than `small_blocks`: 32 is more exact, 128 smaller and faster."""
+    small_blocks: tuple[str, ...] = ()
+    """Matrices in blocks of 32, by the same names."""
     eight_bits: tuple[str, ...] = ()
     """Matrices of a 4-bit bundle that have 8, by the names of `Quantization`; `mixed.py` chooses them by measuring."""
     method: Method = "least_squares"
@@ -67,6 +69,8 @@ class Recipe:
             raise RecipeError("sequence_length", self.sequence_length, 1)
         if self.eight_bits and self.bits != 4:
             raise RecipeError("eight_bits", ",".join(self.eight_bits), f"none, as bits is {self.bits}")
+        if self.small_blocks and self.bits == 32:
+            raise RecipeError("small_blocks", ",".join(self.small_blocks), f"none, as bits is {self.bits}")
         if self.calibration is not None and not self.calibrates:
             raise RecipeError("calibration", self.calibration, "none, as neither method gptq nor an int8 cache asks")
 
@@ -79,24 +83,30 @@ class Recipe:
         """Return how the weights of this architecture are stored.
 
         Raises:
-            RecipeError: The fused op for experts wants rows of whole blocks, and they are not; or a matrix that is
-                to have 8 bits is none of the architecture's.
+            RecipeError: The fused op for experts wants rows of whole blocks, and they are not; or a matrix
+                that is named is none of the architecture's.
         """
         self._check_blocks(architecture)
         plain = Quantization(
             bits=self.bits,
             eight_bits=(),
             block_size=None if self.bits == 32 else self.block_size,
+            small_blocks=(),
             zero_points=self.zero_points and self.bits != 32,
             accuracy_level=0 if self.bits == 32 else self.accuracy_level,
             method="none" if self.bits == 32 else self.method,
         )
-        if not self.eight_bits:
+        if not self.eight_bits and not self.small_blocks:
             return plain
         known = tuple(plan_weights(architecture, plain).by_name)
-        for name in self.eight_bits:
-            check_choice("eight_bits", name, known)
-        return replace(plain, eight_bits=tuple(name for name in known if name in self.eight_bits))
+        for option, names in (("eight_bits", self.eight_bits), ("small_blocks", self.small_blocks)):
+            for name in names:
+                check_choice(option, name, known)
+        return replace(
+            plain,
+            eight_bits=tuple(name for name in known if name in self.eight_bits),
+            small_blocks=tuple(name for name in known if name in self.small_blocks),
+        )
 
     def _check_blocks(self, architecture: Architecture) -> None:
         sizes = (architecture.hidden_size, architecture.ffn_size)

@@ -42,6 +42,7 @@ class Given(TypedDict, total=False):
     bits: Bits
     block_size: BlockSize
     eight_bits: tuple[str, ...]
+    small_blocks: tuple[str, ...]
     method: Method
     zero_points: bool
     accuracy_level: Literal[0, 4]
@@ -188,7 +189,7 @@ def _finished(candidate: _Candidate, architecture: Architecture, target: Target,
 
 def _other_options(architecture: Architecture, target: Target, given: Given) -> Iterator[str]:
     """Name what the user gave and would have to change, each alone."""
-    for option in ("cache", "sequence_length", "bits", "block_size", "eight_bits"):
+    for option in ("cache", "sequence_length", "bits", "block_size", "eight_bits", "small_blocks"):
         rest = cast("Given", {key: value for key, value in given.items() if key != option})
         if option in given and (choice := _choose(architecture, target, rest)):
             value = getattr(choice.recipe, option)

@@ -29,7 +29,7 @@ def manifest(cache: str = "float32", **shape: int) -> Manifest:
         yarn=None,
         **sizes,
     )
-    quantization = Quantization(4, (), 32, False, 4, "least_squares")
+    quantization = Quantization(4, (), 32, (), False, 4, "least_squares")
     source = Source("a test", "huggingface", None, None)
     return Manifest(
         1,

@@ -77,6 +77,7 @@ def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
         "--bits": 4,
         "--block-size": 64,
         "--eight-bits": "lm_head,layers.0.down",
+        "--small-blocks": "layers.0.o",
         "--method": "maximum",
         "--accuracy-level": 0,
         "--cache": "int8",
@@ -89,7 +90,7 @@ def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
     manifest = Bundle.open(tmp_path / "out").manifest
     how = manifest.quantization
     assert (how.bits, how.block_size, how.accuracy_level) == (4, 64, 0)
-    assert how.eight_bits == ("layers.0.down", "lm_head")
+    assert (how.eight_bits, how.small_blocks) == (("layers.0.down", "lm_head"), ("layers.0.o",))
     assert not how.zero_points
     assert (how.method, manifest.cache.type, manifest.architecture.max_positions) == ("maximum", "int8", 128)
     assert (manifest.instruct, manifest.name) == ("v3-tekken", "hall")

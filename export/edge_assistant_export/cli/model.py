@@ -47,9 +47,9 @@ examples:
 --for chooses what is not given so that the bundle fits the board, says why, and refuses what cannot fit. `boards` lists
 them.
 
---target-size and --max-kl measure with the calibration text what each matrix costs in 4 bits, and give 8 bits to those
-that gain most for a byte; --eight-bits names them again, without measuring. --max-kl makes some bundles on its way, and
-measures them on text that it holds out of the calibration.
+--target-size and --max-kl measure with the calibration text what each matrix costs in 4 bits, and give 8 bits, or
+blocks of 32 where --block-size is larger, to those that gain most for a byte; --eight-bits and --small-blocks name them
+again, without measuring. --max-kl makes some bundles on its way, and measures them on text held out of the calibration.
 
 A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was killed or
 interrupted goes on where it was when the same command is run again. An adapter is a folder with adapter_config.json and
@@ -78,14 +78,10 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         metavar="SIZE",
         help="8 bits for as many matrices as SIZE, such as 4.2GB, holds",
     )
-    add("--max-kl", type=float, metavar="NATS", help="8 bits for as few matrices as bring the KL divergence below NATS")
-    add(
-        "--eight-bits",
-        type=lambda text: tuple(text.split(",")),
-        metavar="NAMES",
-        help="8 bits for these: embedding (and the head, where they are tied), lm_head, layers.N.qkv, .o, .gate_up, "
-        ".down, or .experts",
-    )
+    add("--max-kl", type=float, metavar="NATS", help="as small as keeps the KL divergence at NATS or below")
+    add("--eight-bits", type=_names, metavar="NAMES", help="these matrices in 8 bits: embedding (and with it the head, "
+        "where they are tied), lm_head, layers.N.qkv, .o, .gate_up, .down, or .experts")  # fmt: skip
+    add("--small-blocks", type=_names, metavar="NAMES", help="these matrices in blocks of 32")
     add(
         "--method",
         metavar="least-squares|maximum|gptq",
@@ -119,6 +115,10 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("--overwrite", action="store_true", help="replace a bundle that is already there")
     add("--dry-run", action="store_true", help="say what would be made and needed; fetch and write no weights")
     add("--json", action="store_true", help="print one JSON object on standard output, all else on standard error")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _given(args: Namespace) -> Given:
@@ -174,7 +174,8 @@ def _model(args: Namespace) -> None:
     print(said, file=report)
     if args.json:
         chosen = {"target": None if target is None else target.name, "reasons": reasons}
-        bits = {"bits": planned.bits, "eight_bits": planned.quantization.eight_bits, "kl": kl}
+        how = planned.quantization
+        bits = {"bits": how.bits, "eight_bits": how.eight_bits, "small_blocks": how.small_blocks, "kl": kl}
         print(json.dumps(_needs_json(args.out, planned, needs) | made | chosen | bits))
 
 
@@ -196,12 +197,14 @@ def _goal_text(sizes: tuple[int, int]) -> str:
 
 def _chosen_text(recipe: Recipe, kl: float | None) -> Iterator[str]:
     """Say what was chosen, and what was measured."""
+    options = (("--eight-bits", recipe.eight_bits), ("--small-blocks", recipe.small_blocks))
+    again = [f"{option} {','.join(names)}" for option, names in options if names]
     if recipe.bits == 8:
         yield "All matrices have 8 bits: nothing less does, or the size holds them."
-    elif not recipe.eight_bits:
-        yield "No matrix has 8 bits: 4 are near enough, or the size holds none of them."
+    elif not again:
+        yield "All matrices have 4 bits: they are near enough, or the size holds no more."
     else:
-        yield f"Again without measuring: --eight-bits {','.join(recipe.eight_bits)}"
+        yield f"The same again, without measuring: {' '.join(again)}"
     if kl is not None:
         yield f"The KL divergence from the checkpoint is {kl:.2g} nats, measured on text held out of the calibration."
 
@@ -229,7 +232,8 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
     """Return what is about to be made, and what it will need."""
     architecture, how = manifest.architecture, manifest.quantization
     block = f" in blocks of {how.block_size}" if how.block_size else ""
-    eight = f"8 bits a weight in {', '.join(how.eight_bits)}\n" if how.eight_bits else ""
+    better = (("8 bits a weight", how.eight_bits), ("blocks of 32", how.small_blocks))
+    exceptions = "".join(f"{what} in {', '.join(names)}\n" for what, names in better if names)
     context = min(architecture.max_positions, 2048)
     experts = (
         f", {architecture.n_experts_per_token} of {architecture.n_experts} experts" if architecture.n_experts else ""
@@ -242,7 +246,7 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
         f"{manifest.source.name} ({manifest.source.layout} layout): {architecture.n_layers} layers, "
         f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}{experts}\n{tuned}"
         f"{how.bits} bits a weight{block}, {manifest.cache.type} cache, up to {architecture.max_positions} tokens\n"
-        f"{eight}"
+        f"{exceptions}"
         f"The bundle will take {size(needs.bundle)}. A board needs {size(needs.memory)} of memory for it, and "
         f"{size(needs.cache_per_token)} a token of context ({context} tokens: {size(needs.memory_with(context))}).\n"
         f"Licence of the weights: {licence}"
