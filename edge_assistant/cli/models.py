@@ -77,7 +77,7 @@ def _facts(manifest: AnyManifest, budget: int) -> dict[str, str]:
             "vocabulary": f"{shape.vocab_size} tokens, instruct format {manifest.instruct or 'none'}",
             "weights": f"{stored.bits} bit in blocks of {stored.block_size}",
             **({"8 bit": ", ".join(stored.eight_bits)} if stored.eight_bits else {}),
-            **({"blocks of 32": ", ".join(stored.small_blocks)} if stored.small_blocks else {}),
+            **({"block 32": ", ".join(stored.small_blocks)} if stored.small_blocks else {}),
             "cache": f"{manifest.cache.type}, {per_token} bytes a token, {context}",
         }
     if isinstance(manifest, SpeechManifest):

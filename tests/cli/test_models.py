@@ -73,7 +73,7 @@ def test_inspect_names_the_matrices_that_are_stored_better(tiny_bundle, capsys: 
     out = capsys.readouterr().out
     assert "weights:    4 bit in blocks of 64\n" in out
     assert "8 bit:      embedding, lm_head\n" in out
-    assert "blocks of 32: layers.0.o\n" in out
+    assert "block 32:   layers.0.o\n" in out
 
 
 def test_inspect_as_json_is_the_manifest(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
