@@ -9,7 +9,9 @@ One checkpoint, exported and quantised again and again; each result reads the sa
     python benchmarks/quality.py models/home-mini/checkpoint --homes 400 --exact 400 --gguf
     python benchmarks/quality.py CHECKPOINT --text tests/data/stories.txt --tokens 20000
 
-llama.cpp's types want rows of 256 weights. The last line is one JSON object.
+What is calibrated, or chosen by measuring, reads what the checkpoint samples itself, with --homes conversations about
+homes of another split than those that are measured with. llama.cpp's types want rows of 256 weights. The last line is
+one JSON object.
 """
 
 from __future__ import annotations
@@ -28,36 +30,44 @@ from typing import Any
 
 from edge_assistant.bundle import Bundle
 from edge_assistant.text.tokenizer import Tokenizer
+from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.mixed import fitting
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.reference import forward_all
 from edge_assistant_export.reference_model.evaluate import by_bundle, evaluate
 from edge_assistant_export.reference_model.packing import FORMAT
-from edge_assistant_export.reference_model.splits import cases
+from edge_assistant_export.reference_model.splits import Split, cases
 from edge_assistant_export.safetensors_file import Float32
 from edge_assistant_export.verify import Verification, compare, distance, texts_of
-from edge_assistant_export.weights import plan_weights
+from edge_assistant_export.weights import Matrix, plan_weights
 from edge_assistant_export.write import export
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machine import machine
 
 _LONGEST = 512
+_CALIBRATION_HOMES = 100
+# What llama.cpp's Q4_0 and Q4_K_M come to with home-mini.
+_MIXED_BITS = (4.81, 4.97)
 _GGUF_TYPES = ("Q8_0", "Q5_K_M", "Q4_K_M", "Q4_0", "Q4_1")
 
 
-def recipes() -> Iterator[tuple[str, Recipe]]:
-    """Give every setting by its name."""
-    yield "8 bits, block 32", Recipe(bits=8)
-    yield "4 bits, block 32, maximum", Recipe(method="maximum")
+def recipes() -> Iterator[tuple[str, Recipe, float | None]]:
+    """Give every setting by its name, with the bits a weight up to which matrices are stored better."""
+    yield "8 bits, block 32", Recipe(bits=8), None
+    yield "4 bits, block 32, maximum", Recipe(method="maximum"), None
     for method, zero_points, block in product(("least_squares", "gptq"), (False, True), (32, 64, 128)):
         name = f"4 bits, block {block}, {method.replace('_', ' ')}{', zero points' if zero_points else ''}"
-        yield name, Recipe(method=method, zero_points=zero_points, block_size=block)
+        yield name, Recipe(method=method, zero_points=zero_points, block_size=block), None
+    for bits, block in product(_MIXED_BITS, (64, 128)):
+        mixed = Recipe(method="gptq", zero_points=True, block_size=block)
+        yield f"mixed up to {bits} bits, block {block}, gptq, zero points", mixed, bits
 
 
-def homes(tokenizer: Tokenizer, count: int) -> list[list[int]]:
-    """Return conversations about homes with made-up names, each with its right answer."""
-    asked = cases("a", count)
+def homes(tokenizer: Tokenizer, split: Split, count: int) -> list[list[int]]:
+    """Return conversations about homes, each with its right answer; in split a all names are made up."""
+    asked = cases(split, count)
     return [
         FORMAT.encode(tokenizer, [*case.talk.messages(case.example.question), case.example.answer])[-_LONGEST:]
         for case in asked
@@ -65,23 +75,40 @@ def homes(tokenizer: Tokenizer, count: int) -> list[list[int]]:
 
 
 class Bundles:
-    """Exports of one checkpoint."""
+    """Exports of one checkpoint, calibrated with some texts."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, exact: int) -> None:
-        self._checkpoint, self._folder, self._exact = checkpoint, folder, exact
+    def __init__(self, checkpoint: Checkpoint, calibration: list[list[int]], folder: Path, exact: int) -> None:
+        self._checkpoint, self._calibration, self._folder, self._exact = checkpoint, calibration, folder, exact
 
-    def measure(self, name: str, recipe: Recipe, texts: Sequence[list[int]], expected: list[Float32]) -> dict[str, Any]:
+    def measure(
+        self, name: str, recipe: Recipe, up_to: float | None, texts: Sequence[list[int]], expected: list[Float32]
+    ) -> dict[str, Any]:
         """Export once and compare."""
         out = self._folder / name.replace(" ", "-")
-        manifest = export(self._checkpoint, recipe, out)
-        matrices = plan_weights(manifest.architecture, manifest.quantization).matrices
-        size = sum(place.nbytes for matrix in matrices for place in matrix.places)
-        weights = sum(matrix.n_rows * matrix.row_size for matrix in matrices)
-        row = _row(name, 8 * size / weights, compare(Bundle.open(out), texts, expected))
+        if up_to is not None:
+            recipe = self._mixed(recipe, up_to)
+        export(self._checkpoint, recipe, out, texts=self._calibration)
+        row = _row(name, self._bits(recipe), compare(Bundle.open(out), texts, expected))
+        row |= {"eight_bits": recipe.eight_bits, "small_blocks": recipe.small_blocks}
         if self._exact:
             scores = evaluate(by_bundle(out, len(os.sched_getaffinity(0))), ("a",), self._exact)
             row["exact_match"] = scores["a"].share
         return row
+
+    def _mixed(self, recipe: Recipe, up_to: float) -> Recipe:
+        """Return the recipe with matrices stored better, up to so many bits a weight."""
+        return fitting(
+            self._checkpoint, recipe, lambda tried: self._bits(tried) <= up_to, self._calibration, lambda *_: None
+        )
+
+    def _bits(self, recipe: Recipe) -> float:
+        matrices = self._matrices(recipe)
+        size = sum(place.nbytes for matrix in matrices for place in matrix.places)
+        return 8 * size / sum(matrix.n_rows * matrix.row_size for matrix in matrices)
+
+    def _matrices(self, recipe: Recipe) -> Sequence[Matrix]:
+        shape = self._checkpoint.config
+        return plan_weights(shape, recipe.quantization(shape)).matrices
 
 
 class Ggufs:
@@ -161,16 +188,18 @@ def main() -> None:
         tokenizer = Tokenizer(vocabulary)
         begin = checkpoint.special_ids().get("<s>")
         if options.homes:
-            texts = homes(tokenizer, options.homes)
+            texts = homes(tokenizer, "a", options.homes)
+            calibration = homes(tokenizer, "b", _CALIBRATION_HOMES)
         else:
+            calibration = calibration_texts(checkpoint)
             texts = texts_of(options.text.read_text(encoding="utf-8"), tokenizer, begin, _LONGEST, options.tokens)
         expected = list(forward_all(checkpoint, texts))
         print(
             f"| | bits | KL | same likeliest | perplexity |{' exact |' if options.exact else ''}\n|---|---|---|---|---|"
         )
-        bundles = Bundles(checkpoint, Path(scratch), options.exact)
-        for name, recipe in recipes():
-            rows.append(bundles.measure(name, recipe, texts, expected))
+        bundles = Bundles(checkpoint, calibration, Path(scratch), options.exact)
+        for name, recipe, up_to in recipes():
+            rows.append(bundles.measure(name, recipe, up_to, texts, expected))
             _show(rows[-1])
         if options.gguf:
             files = Ggufs(checkpoint, Path(scratch))

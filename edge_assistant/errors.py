@@ -52,6 +52,8 @@
         ├── ExtraMissingError  (ImportError)         a command whose packages are not installed
         ├── RecipeError                              a choice that no kernel knows
         ├── BoardTooSmallError (MemoryError)         a model and options that the board's memory cannot hold
+        ├── TargetSizeError                          a size that no choice of bits comes down to
+        ├── MaxKlError                               a nearness that no choice of bits reaches
         ├── OutputExistsError  (FileExistsError)     the bundle's folder is already there
         ├── OutputBusyError    (BlockingIOError)     another export writes the same bundle
         ├── OutputSpaceError   (OSError)             the disk cannot take the bundle
@@ -371,6 +373,28 @@ class BoardTooSmallError(ExportError, MemoryError):
             f"{board} is too small: the model needs {needed / 1e9:.2f} GB with a context of {tokens} tokens, and "
             f"{usable / 1e9:.2f} GB are left beside the system"
             + (f". What would fit:{listed}" if mends else ", and no board that is known has more")
+        )
+
+
+class TargetSizeError(ExportError):
+    """A bundle that is to be smaller than all its matrices in 4 bits make it."""
+
+    def __init__(self, wanted: int, least: int, most: int) -> None:
+        """All are in bytes: what was asked for, and the bundle with all matrices in 4 and in 8 bits."""
+        super().__init__(
+            f"target_size cannot be {wanted / 1e6:,.2f} MB: with all matrices in 4 bits the bundle takes "
+            f"{least / 1e6:,.2f} MB, in 8 bits {most / 1e6:,.2f} MB; larger blocks (--block-size) take less"
+        )
+
+
+class MaxKlError(ExportError):
+    """A bundle that is to be nearer to its checkpoint than all its matrices in 8 bits bring it."""
+
+    def __init__(self, wanted: float, best: float) -> None:
+        """Both are KL divergences in nats."""
+        super().__init__(
+            f"max_kl cannot be {wanted:g}: with all matrices in 8 bits the KL divergence is {best:.2g}, and none is "
+            f"nearer but --bits 32"
         )
 
 

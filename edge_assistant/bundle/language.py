@@ -135,20 +135,42 @@ class Architecture:
         return tuple(layer for layer in range(self.n_layers) if layer not in self.full_attention_layers)
 
 
+SMALL_BLOCK = 32
+
+
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Quantization:
     """How the weights are stored; a block shares one scale."""
 
     bits: Literal[4, 8, 32]
+    """Of a weight in every matrix but those of `eight_bits`."""
+    eight_bits: tuple[str, ...]
+    """Names of matrices whose weights have 8 bits where the others have 4: `embedding` (the head too where they are
+    tied), `lm_head`, and of each layer `layers.N.qkv`, `.o`, `.gate_up`, `.down`, or `.experts` for a mixture."""
     block_size: Size | None
-    """Weights to a scale, None for float32 weights."""
+    """Weights to a scale in every matrix but those of `small_blocks`, None for float32 weights."""
+    small_blocks: tuple[str, ...]
+    """Names of matrices in which 32 weights share a scale."""
     zero_points: bool
     """Whether each block has a zero point of its own."""
-    lm_head_bits: Literal[4, 8, 32]
-    embedding_bits: Literal[4, 8, 32]
     accuracy_level: Annotated[int, Field(ge=0, le=4)]
     """MatMulNBits' own scale: 4 multiplies in int8, 0 in float32."""
     method: Literal["least_squares", "maximum", "gptq", "none"]
+
+    def __post_init__(self) -> None:
+        """Refuse exceptions to what is no rule."""
+        if self.eight_bits and self.bits != 4:
+            raise ValueError(f"eight_bits names matrices beside others of {self.bits} bits")
+        if self.small_blocks and self.block_size is None:
+            raise ValueError("small_blocks names matrices beside others without blocks")
+
+    def block_size_of(self, matrix: str) -> int | None:
+        """Return how many weights share a scale in the matrix of a name."""
+        return SMALL_BLOCK if matrix in self.small_blocks else self.block_size
+
+    def bits_of(self, matrix: str) -> int:
+        """Return the bits of a weight in the matrix of a name."""
+        return 8 if matrix in self.eight_bits else self.bits
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -245,7 +267,7 @@ class Manifest(ManifestFile):
 
     @property
     def bits(self) -> int:
-        """Bits of a weight in the matrices."""
+        """Bits of a weight in most matrices."""
         return self.quantization.bits
 
     @property

@@ -75,7 +75,9 @@ def _facts(manifest: AnyManifest, budget: int) -> dict[str, str]:
             "layout": manifest.source.layout,
             "layers": f"{shape.n_layers} of {shape.hidden_size}, {shape.n_heads} heads over {shape.n_kv_heads}",
             "vocabulary": f"{shape.vocab_size} tokens, instruct format {manifest.instruct or 'none'}",
-            "weights": f"{stored.bits} bit in blocks of {stored.block_size}, head {stored.lm_head_bits} bit",
+            "weights": f"{stored.bits} bit in blocks of {stored.block_size}",
+            **({"8 bit": ", ".join(stored.eight_bits)} if stored.eight_bits else {}),
+            **({"block 32": ", ".join(stored.small_blocks)} if stored.small_blocks else {}),
             "cache": f"{manifest.cache.type}, {cache.per_token} bytes a token{beyond}, {context}",
         }
     if isinstance(manifest, SpeechManifest):

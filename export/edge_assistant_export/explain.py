@@ -60,7 +60,7 @@ def _weights(target: Target, given: Given, choice: Choice) -> Iterator[str]:
         return
     why = "as asked" if {"bits", "block_size"} <= given.keys() else _WEIGHED[choice.weighed]
     yield f"{recipe.bits} bits a weight in blocks of {recipe.block_size}: {why}."
-    if 8 in {recipe.bits, recipe.lm_head_bits} and not (target.board.has_dot_products and recipe.accuracy_level):
+    if (recipe.bits == 8 or recipe.eight_bits) and not (target.board.has_dot_products and recipe.accuracy_level):
         yield "8 bits have no kernel in float32: each such matrix is made float32 anew for every token, which is slow."
 
 

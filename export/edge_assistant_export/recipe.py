@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Literal, get_args
 
 from edge_assistant.bundle import Architecture, CacheSpec, InstructVersion, Quantization
 from edge_assistant.errors import RecipeError
+from edge_assistant_export.weights import plan_weights
 
 Method = Literal["least_squares", "maximum", "gptq"]
 Bits = Literal[4, 8, 32]
-HeadBits = Literal[4, 8]
 BlockSize = Literal[32, 64, 128]
 CacheType = Literal["float", "int8"]
 WindowCache = Literal["bounded", "full"]
@@ -33,11 +33,13 @@ class Recipe:
     name: str | None = None
     """What the bundle is called; None: as its folder."""
     bits: Bits = 4
-    """Bits of a weight in the matrices and, unless said otherwise, in embedding and lm_head; 32 keeps float32."""
+    """Bits of a weight in every matrix that `eight_bits` does not name; 32 keeps float32."""
     block_size: BlockSize = 32
-    """Weights that share a scale: 32 is the more exact, 128 the smaller and faster."""
-    lm_head_bits: HeadBits | None = None
-    """Bits of lm_head (and of an embedding tied to it); None: `bits`."""
+    """Weights that share a scale in all others than `small_blocks`: 32 is more exact, 128 smaller and faster."""
+    small_blocks: tuple[str, ...] = ()
+    """Matrices in blocks of 32, by the same names."""
+    eight_bits: tuple[str, ...] = ()
+    """Matrices of a 4-bit bundle that have 8, by the names of `Quantization`; `mixed.py` chooses them by measuring."""
     method: Method = "least_squares"
     """How weights become integers: by the scales of `quantize.py`, or by `compensate.py` with calibration."""
     zero_points: bool = False
@@ -60,7 +62,6 @@ class Recipe:
         """Refuse what no kernel knows."""
         check_choice("bits", self.bits, get_args(Bits))
         check_choice("block_size", self.block_size, get_args(BlockSize))
-        check_choice("lm_head_bits", self.lm_head_bits, (None, *get_args(HeadBits)))
         check_choice("method", self.method, get_args(Method))
         check_choice("accuracy_level", self.accuracy_level, (0, 4))
         check_choice("cache", self.cache, get_args(CacheType))
@@ -70,8 +71,10 @@ class Recipe:
             raise RecipeError("zero_points", "used with method maximum", "method least_squares")
         if self.sequence_length is not None and self.sequence_length < 1:
             raise RecipeError("sequence_length", self.sequence_length, 1)
-        if self.bits == 32 and self.lm_head_bits is not None:
-            raise RecipeError("lm_head_bits", self.lm_head_bits, "none, as bits is 32")
+        if self.eight_bits and self.bits != 4:
+            raise RecipeError("eight_bits", ",".join(self.eight_bits), f"none, as bits is {self.bits}")
+        if self.small_blocks and self.bits == 32:
+            raise RecipeError("small_blocks", ",".join(self.small_blocks), f"none, as bits is {self.bits}")
         if self.calibration is not None and not self.calibrates:
             raise RecipeError("calibration", self.calibration, "none, as neither method gptq nor an int8 cache asks")
 
@@ -84,18 +87,29 @@ class Recipe:
         """Return how the weights of this architecture are stored.
 
         Raises:
-            RecipeError: The fused op for experts wants rows of whole blocks, and they are not.
+            RecipeError: The fused op for experts wants rows of whole blocks, and they are not; or a matrix
+                that is named is none of the architecture's.
         """
         self._check_blocks(architecture)
-        head_bits = self.lm_head_bits or self.bits
-        return Quantization(
+        plain = Quantization(
             bits=self.bits,
+            eight_bits=(),
             block_size=None if self.bits == 32 else self.block_size,
+            small_blocks=(),
             zero_points=self.zero_points and self.bits != 32,
-            lm_head_bits=head_bits,
-            embedding_bits=head_bits if architecture.tied_embedding else self.bits,
             accuracy_level=0 if self.bits == 32 else self.accuracy_level,
             method="none" if self.bits == 32 else self.method,
+        )
+        if not self.eight_bits and not self.small_blocks:
+            return plain
+        known = tuple(plan_weights(architecture, plain).by_name)
+        for option, names in (("eight_bits", self.eight_bits), ("small_blocks", self.small_blocks)):
+            for name in names:
+                check_choice(option, name, known)
+        return replace(
+            plain,
+            eight_bits=tuple(name for name in known if name in self.eight_bits),
+            small_blocks=tuple(name for name in known if name in self.small_blocks),
         )
 
     def _check_blocks(self, architecture: Architecture) -> None:

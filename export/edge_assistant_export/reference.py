@@ -16,15 +16,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
+from edge_assistant_export.checkpoint import ModelConfig
 from edge_assistant_export.rotary import attention_factor, frequencies
 from edge_assistant_export.safetensors_file import Float32
 
 Int64 = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+
+class Model(Protocol):
+    """A checkpoint, or what stands for one: a configuration, and tensors by their canonical names."""
+
+    config: ModelConfig
+
+    def tensor(self, name: str, rows: slice | None = None) -> Float32:
+        """Return a tensor, or some rows of it."""
 
 
 class Observer:
@@ -68,19 +77,39 @@ class Past:
         return self.layers[layer]
 
 
-def forward(checkpoint: Checkpoint, ids: Sequence[int]) -> Float32:
+class Positions(NamedTuple):
+    """Where texts that lie one after the other along an axis have their places."""
+
+    places: tuple[slice, ...]
+    """Of each text."""
+    angles: Float32
+    """By how much each pair of channels is turned, [n, head_dim/2]."""
+    stretch: np.float32
+    """By how much rotated queries and keys are longer."""
+
+    @classmethod
+    def of(cls, config: ModelConfig, texts: Sequence[Sequence[int]], pasts: Sequence[Past]) -> Positions:
+        """Return those of texts that continue their pasts."""
+        bounds = np.cumsum([0, *(len(text) for text in texts)]).tolist()
+        numbers = [len(past) + np.arange(len(text)) for past, text in zip(pasts, texts, strict=True)]
+        angles = rotary_angles(config, np.concatenate(numbers))
+        places = tuple(slice(start, stop) for start, stop in pairwise(bounds))
+        return cls(places, angles, np.float32(attention_factor(config)))
+
+
+def forward(checkpoint: Model, ids: Sequence[int]) -> Float32:
     """Return the logits [n, vocab] of every position of a text."""
     return next(forward_all(checkpoint, [ids]))
 
 
-def forward_all(checkpoint: Checkpoint, texts: Sequence[Sequence[int]]) -> Iterator[Float32]:
+def forward_all(checkpoint: Model, texts: Sequence[Sequence[int]]) -> Iterator[Float32]:
     """Give the logits [n, vocab] of each text in turn; the layers are read once, lm_head once a text."""
     for hidden in hidden_states(checkpoint, texts):
         yield logits(checkpoint, hidden)
 
 
 def hidden_states(
-    checkpoint: Checkpoint,
+    checkpoint: Model,
     texts: Sequence[Sequence[int]],
     pasts: Sequence[Past] | None = None,
     observer: Observer | None = None,
@@ -88,39 +117,58 @@ def hidden_states(
     """Return what each text is after the last norm, [n, hidden] each; with pasts, the texts continue those."""
     config, observer = checkpoint.config, observer or Observer()
     pasts = pasts or [Past(config) for _ in texts]
-    bounds = np.cumsum([0, *(len(text) for text in texts)])
-    places = [slice(start, stop) for start, stop in pairwise(bounds)]
-    positions = np.concatenate([len(past) + np.arange(len(text)) for past, text in zip(pasts, texts, strict=True)])
-    rotation, stretch = rotary_angles(config, positions), np.float32(attention_factor(config))
-    hidden = _embed(checkpoint, np.concatenate(texts))
-    for i in range(config.n_layers):
-        at = f"layers.{i}"
-        x = rms_norm(hidden, checkpoint.tensor(f"{at}.attention_norm"), config.norm_eps)
-        observer.inputs(f"{at}.q", x)
-        q, k, v = (
-            _linear(x, checkpoint.tensor(f"{at}.{name}")).reshape(len(x), -1, config.head_dim)
-            for name in ("q", "k", "v")
-        )
-        observer.keys_and_values(i, k, v)
-        q, k = rotate(q, rotation) * stretch, rotate(k, rotation) * stretch
-        attended = np.concatenate(
-            [
-                attention(q[place], *past.extend(i, k[place], v[place]), config.window_of(i))
-                for place, past in zip(places, pasts, strict=True)
-            ]
-        )
-        observer.inputs(f"{at}.o", attended)
-        hidden += _linear(attended, checkpoint.tensor(f"{at}.o"))
-        x = rms_norm(hidden, checkpoint.tensor(f"{at}.ffn_norm"), config.norm_eps)
-        hidden += (
-            _mixture(checkpoint, i, x, observer) if config.n_experts else _feed_forward(checkpoint, at, x, observer)
-        )
-    hidden = rms_norm(hidden, checkpoint.tensor("norm"), config.norm_eps)
+    positions = Positions.of(config, texts, pasts)
+    hidden = embed(checkpoint, np.concatenate(texts))
+    for layer in range(config.n_layers):
+        hidden += attend(checkpoint, layer, hidden, positions, pasts, observer)
+        hidden += feed_forward(checkpoint, layer, hidden, observer)
+    hidden = last_norm(checkpoint, hidden)
     observer.inputs(_head(config), hidden)
-    return [hidden[place] for place in places]
+    return [hidden[place] for place in positions.places]
 
 
-def logits(checkpoint: Checkpoint, hidden: Float32) -> Float32:
+def attend(
+    checkpoint: Model,
+    layer: int,
+    hidden: Float32,
+    positions: Positions,
+    pasts: Sequence[Past],
+    observer: Observer,
+) -> Float32:
+    """Return what a layer's attention adds to texts [n, hidden], whose keys and values the pasts take in."""
+    config, at = checkpoint.config, f"layers.{layer}"
+    x = rms_norm(hidden, checkpoint.tensor(f"{at}.attention_norm"), config.norm_eps)
+    observer.inputs(f"{at}.q", x)
+    q, k, v = (
+        _linear(x, checkpoint.tensor(f"{at}.{name}")).reshape(len(x), -1, config.head_dim) for name in ("q", "k", "v")
+    )
+    observer.keys_and_values(layer, k, v)
+    q, k = (rotate(one, positions.angles) * positions.stretch for one in (q, k))
+    attended = np.concatenate(
+        [
+            attention(q[place], *past.extend(layer, k[place], v[place]), config.window_of(layer))
+            for place, past in zip(positions.places, pasts, strict=True)
+        ]
+    )
+    observer.inputs(f"{at}.o", attended)
+    return _linear(attended, checkpoint.tensor(f"{at}.o"))
+
+
+def feed_forward(checkpoint: Model, layer: int, hidden: Float32, observer: Observer) -> Float32:
+    """Return what a layer's feed-forward part, or mixture of such, adds to texts [n, hidden]."""
+    config, at = checkpoint.config, f"layers.{layer}"
+    x = rms_norm(hidden, checkpoint.tensor(f"{at}.ffn_norm"), config.norm_eps)
+    if config.n_experts:
+        return _mixture(checkpoint, layer, x, observer)
+    return _feed_forward(checkpoint, at, x, observer)
+
+
+def last_norm(checkpoint: Model, hidden: Float32) -> Float32:
+    """Return what lm_head multiplies, [n, hidden], of what left the last layer."""
+    return rms_norm(hidden, checkpoint.tensor("norm"), checkpoint.config.norm_eps)
+
+
+def logits(checkpoint: Model, hidden: Float32) -> Float32:
     """Return the logits [n, vocab] of hidden states [n, hidden]."""
     head = _head(checkpoint.config)
     result = np.empty((len(hidden), checkpoint.config.vocab_size), np.float32)
@@ -174,14 +222,14 @@ def attention(q: Float32, keys: Float32, values: Float32, window: int | None) ->
     return out.reshape(n, -1)
 
 
-def _embed(checkpoint: Checkpoint, ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Float32:
+def embed(checkpoint: Model, ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Float32:
     """Return the embedding's rows [n, hidden]; only those are read, since the whole can be gigabytes."""
     unique, places = np.unique(ids, return_inverse=True)
     rows = [checkpoint.tensor("embedding", slice(number, number + 1)) for number in unique.tolist()]
     return np.concatenate(rows)[places]
 
 
-def _feed_forward(checkpoint: Checkpoint, at: str, x: Float32, observer: Observer) -> Float32:
+def _feed_forward(checkpoint: Model, at: str, x: Float32, observer: Observer) -> Float32:
     """Return SwiGLU's output [n, hidden] (arXiv 2002.05202)."""
     observer.inputs(f"{at}.gate", x)
     gate, up, down = (checkpoint.tensor(f"{at}.{name}") for name in ("gate", "up", "down"))
@@ -197,7 +245,7 @@ def _feed_forward(checkpoint: Checkpoint, at: str, x: Float32, observer: Observe
     return out
 
 
-def _mixture(checkpoint: Checkpoint, layer: int, x: Float32, observer: Observer) -> Float32:
+def _mixture(checkpoint: Model, layer: int, x: Float32, observer: Observer) -> Float32:
     """Return the weighted sum of each position's experts [n, hidden] (arXiv 2401.04088); read one expert at a time."""
     at, config = f"layers.{layer}", checkpoint.config
     wanted = _linear(x, checkpoint.tensor(f"{at}.router"))

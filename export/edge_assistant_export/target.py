@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast, get_args
 
 from edge_assistant.errors import BoardTooSmallError, RecipeError
 from edge_assistant_export.estimate import Estimate, estimate_of, fixed_bytes
-from edge_assistant_export.recipe import Bits, BlockSize, CacheType, HeadBits, Method, Recipe, WindowCache
+from edge_assistant_export.recipe import Bits, BlockSize, CacheType, Method, Recipe, WindowCache
 
 if TYPE_CHECKING:
     from edge_assistant.bundle import Architecture, InstructVersion
@@ -41,7 +41,8 @@ class Given(TypedDict, total=False):
     name: str
     bits: Bits
     block_size: BlockSize
-    lm_head_bits: HeadBits
+    eight_bits: tuple[str, ...]
+    small_blocks: tuple[str, ...]
     method: Method
     zero_points: bool
     accuracy_level: Literal[0, 4]
@@ -133,7 +134,8 @@ def _candidates(architecture: Architecture, target: Target, given: Given) -> lis
     """
     base, dot_products = check(given), target.board.has_dot_products
     level = given.get("accuracy_level", 4 if dot_products else 0)
-    every_bits: tuple[Bits, ...] = (given["bits"],) if "bits" in given else (8, 4) if dot_products and level else (4,)
+    choosable: tuple[Bits, ...] = (8, 4) if dot_products and level and "eight_bits" not in given else (4,)
+    every_bits: tuple[Bits, ...] = (given["bits"],) if "bits" in given else choosable
     blocks: tuple[BlockSize, ...] = (given["block_size"],) if "block_size" in given else _blocks(architecture, base)
     caches: tuple[CacheType, ...] = (given["cache"],) if "cache" in given else get_args(CacheType)
     return [
@@ -188,12 +190,12 @@ def _finished(candidate: _Candidate, architecture: Architecture, target: Target,
 
 def _other_options(architecture: Architecture, target: Target, given: Given) -> Iterator[str]:
     """Name what the user gave and would have to change, each alone."""
-    for option in ("cache", "window_cache", "sequence_length", "bits", "block_size", "lm_head_bits"):
+    for option in ("cache", "window_cache", "sequence_length", "bits", "block_size", "eight_bits", "small_blocks"):
         rest = cast("Given", {key: value for key, value in given.items() if key != option})
         if option in given and (choice := _choose(architecture, target, rest)):
             value = getattr(choice.recipe, option)
             flag = f"--{option.replace('_', '-')}"
-            yield f"no {flag}" if value is None else f"{flag} {value}"
+            yield f"{flag} {value}" if value else f"no {flag}"
 
 
 def _other_boards(architecture: Architecture, target: Target, given: Given, others: Sequence[Target]) -> Iterator[str]:

@@ -88,6 +88,13 @@ class LayerMatrices(NamedTuple):
     o: Matrix
     feed_forward: DenseMatrices | ExpertMatrices
 
+    def by_name(self, at: str) -> dict[str, tuple[Matrix, ...]]:
+        """Return what is quantised, by the names of `Quantization`, which begin with `at`: experts share their bits."""
+        named: dict[str, tuple[Matrix, ...]] = {f"{at}qkv": (self.qkv,), f"{at}o": (self.o,)}
+        if isinstance(self.feed_forward, ExpertMatrices):
+            return {**named, f"{at}experts": (self.feed_forward.fc1, self.feed_forward.fc2)}
+        return {**named, f"{at}gate_up": (self.feed_forward.gate_up,), f"{at}down": (self.feed_forward.down,)}
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -106,6 +113,14 @@ class Weights:
         """Every matrix once."""
         of_layers = (matrix for layer in self.layers for matrix in (layer.qkv, layer.o, *layer.feed_forward))
         return (self.embedding, *of_layers, *(() if self.lm_head is self.embedding else (self.lm_head,)))
+
+    @property
+    def by_name(self) -> dict[str, tuple[Matrix, ...]]:
+        """All that is quantised, by the names of `Quantization`, in the order of the file."""
+        named: dict[str, tuple[Matrix, ...]] = {"embedding": (self.embedding,)}
+        for number, layer in enumerate(self.layers):
+            named |= layer.by_name(f"layers.{number}.")
+        return named if self.lm_head is self.embedding else {**named, "lm_head": (self.lm_head,)}
 
 
 def plan_weights(architecture: Architecture, quantization: Quantization) -> Weights:
@@ -142,51 +157,57 @@ class _Plan:
         self._file = DataFile(WEIGHTS_FILE)
 
     def whole(self) -> Weights:
-        architecture, how = self._architecture, self._quantization
+        architecture = self._architecture
         vocab, hidden = architecture.vocab_size, architecture.hidden_size
         cos, sin = (
             self._file.place(f"rotary.{name}", np.float32, (architecture.max_positions, architecture.head_dim // 2))
             for name in ("cos", "sin")
         )
-        embedding = self._matrix("embedding", [Part(("embedding",), vocab)], hidden, how.embedding_bits)
+        embedding = self._matrix("embedding", [Part(("embedding",), vocab)], hidden)
         layers = tuple(self._layer(number) for number in range(architecture.n_layers))
         lm_head = embedding
         if not architecture.tied_embedding:
-            lm_head = self._matrix("lm_head", [Part(("lm_head",), vocab)], hidden, how.lm_head_bits)
+            lm_head = self._matrix("lm_head", [Part(("lm_head",), vocab)], hidden)
         return Weights(self._file, cos, sin, embedding, layers, lm_head)
 
     def _layer(self, number: int) -> LayerMatrices:
-        architecture, bits, at = self._architecture, self._quantization.bits, f"layers.{number}."
+        architecture, at = self._architecture, f"layers.{number}."
         q_size, kv_size = (heads * architecture.head_dim for heads in (architecture.n_heads, architecture.n_kv_heads))
         hidden = architecture.hidden_size
         qkv = [Part((f"{at}{name}",), size) for name, size in (("q", q_size), ("k", kv_size), ("v", kv_size))]
         return LayerMatrices(
-            qkv=self._matrix(f"{at}qkv", qkv, hidden, bits),
-            o=self._matrix(f"{at}o", [Part((f"{at}o",), hidden)], q_size, bits),
+            qkv=self._matrix(f"{at}qkv", qkv, hidden),
+            o=self._matrix(f"{at}o", [Part((f"{at}o",), hidden)], q_size),
             feed_forward=self._experts(at) if architecture.n_experts else self._dense(at),
         )
 
     def _dense(self, at: str) -> DenseMatrices:
-        hidden, ffn, bits = self._architecture.hidden_size, self._architecture.ffn_size, self._quantization.bits
+        hidden, ffn = self._architecture.hidden_size, self._architecture.ffn_size
+        gate_up = [Part((f"{at}gate",), ffn), Part((f"{at}up",), ffn)]
         return DenseMatrices(
-            gate_up=self._matrix(f"{at}gate_up", [Part((f"{at}gate",), ffn), Part((f"{at}up",), ffn)], hidden, bits),
-            down=self._matrix(f"{at}down", [Part((f"{at}down",), hidden)], ffn, bits),
+            gate_up=self._matrix(f"{at}gate_up", gate_up, hidden),
+            down=self._matrix(f"{at}down", [Part((f"{at}down",), hidden)], ffn),
         )
 
     def _experts(self, at: str) -> ExpertMatrices:
         """Plan a mixture: a router, which stays float32 as it is small and decides all, and two matrices of experts."""
-        hidden, ffn, bits = self._architecture.hidden_size, self._architecture.ffn_size, self._quantization.bits
+        hidden, ffn = self._architecture.hidden_size, self._architecture.ffn_size
         experts = [f"{at}experts.{number}." for number in range(self._architecture.n_experts)]
         fc1 = [Part((f"{expert}gate", f"{expert}up"), 2 * ffn) for expert in experts]
         fc2 = [Part((f"{expert}down",), hidden) for expert in experts]
+        router = self._file.place(f"{at}router", np.float32, (len(experts), hidden))
         return ExpertMatrices(
-            router=self._matrix(f"{at}router", [Part((f"{at}router",), len(experts))], hidden, 32),
-            fc1=self._matrix(f"{at}fc1", fc1, hidden, bits, len(experts)),
-            fc2=self._matrix(f"{at}fc2", fc2, ffn, bits, len(experts)),
+            router=Matrix((Part((f"{at}router",), len(experts)),), len(experts), hidden, 32, 0, router, None, None),
+            fc1=self._matrix(f"{at}fc1", fc1, hidden, f"{at}experts", len(experts)),
+            fc2=self._matrix(f"{at}fc2", fc2, ffn, f"{at}experts", len(experts)),
         )
 
-    def _matrix(self, name: str, parts: Sequence[Part], row_size: int, bits: int, n_experts: int = 1) -> Matrix:
-        n_rows, block_size = sum(part.n_rows for part in parts), self._quantization.block_size or 0
+    def _matrix(
+        self, name: str, parts: Sequence[Part], row_size: int, known_as: str | None = None, n_experts: int = 1
+    ) -> Matrix:
+        """Plan a matrix, of which the quantisation speaks by its own name or by another."""
+        bits = self._quantization.bits_of(known_as or name)
+        n_rows, block_size = sum(part.n_rows for part in parts), self._quantization.block_size_of(known_as or name) or 0
         if bits == 32:
             data = self._file.place(name, np.float32, (n_rows, row_size))
             return Matrix(tuple(parts), n_rows, row_size, bits, 0, data, None, None, n_experts)

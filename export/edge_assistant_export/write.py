@@ -86,9 +86,17 @@ _TEXTS: Final = ".texts.json"
 
 
 def export(
-    checkpoint: Checkpoint, recipe: Recipe, out: Path, progress: Progress | None = None, *, overwrite: bool = False
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
+    texts: list[list[int]] | None = None,
 ) -> Manifest:
     """Write the bundle that the recipe makes of a checkpoint, and return its manifest.
+
+    `texts` are ids to calibrate with in place of those that the recipe names.
 
     Raises:
         OutputExistsError: `out` exists and is not to be overwritten, or holds what is not a bundle's.
@@ -105,9 +113,10 @@ def export(
     check_space(out, weights.file.size)
     progress = progress or _silent
     try:
-        with partial_folder(out, _fingerprint(checkpoint, recipe, manifest)) as folder:
+        with partial_folder(out, _fingerprint(checkpoint, recipe, manifest, texts)) as folder:
             _take_space(folder / WEIGHTS_FILE, weights.file.size)
-            texts = _texts(folder / _TEXTS, checkpoint, recipe, progress) if recipe.calibrates else []
+            if texts is None:
+                texts = _texts(folder / _TEXTS, checkpoint, recipe, progress) if recipe.calibrates else []
             with (folder / WEIGHTS_FILE).open("r+b") as file, Journal(folder / _JOURNAL) as journal:
                 for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
                     _write_rows(file.fileno(), place, 0, table)
@@ -174,10 +183,11 @@ def _pieces(matrix: Matrix, rows: slice) -> Iterator[_Piece]:
         yield _Piece(matrix, slice(start, min(start + step, rows.stop)))
 
 
-def _fingerprint(checkpoint: Checkpoint, recipe: Recipe, manifest: Manifest) -> str:
+def _fingerprint(checkpoint: Checkpoint, recipe: Recipe, manifest: Manifest, texts: list[list[int]] | None) -> str:
     """Return what two exports share whose finished pieces are the same: what is read, how, and by which exporter."""
     text = recipe.calibration.stat() if recipe.calibration else None
-    parts = (manifest.to_json(), repr(recipe), checkpoint.marks, text and (text.st_size, text.st_mtime_ns), _PIECE)
+    mark = text and (text.st_size, text.st_mtime_ns)
+    parts = (manifest.to_json(), repr(recipe), checkpoint.marks, mark, texts, _PIECE)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

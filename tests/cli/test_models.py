@@ -77,6 +77,15 @@ def test_inspect_says_from_where_on_a_window_takes_no_more(
     assert f"512 bytes a token ({beyond} beyond 1032), 4096 of 4096 tokens" in capsys.readouterr().out
 
 
+def test_inspect_names_the_matrices_that_are_stored_better(tiny_bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    better = {"eight_bits": ("embedding", "lm_head"), "small_blocks": ("layers.0.o",)}
+    assert cli.main(["models", "inspect", str(tiny_bundle(bits=4, block_size=64, **better).path)]) == cli.OK
+    out = capsys.readouterr().out
+    assert "weights:    4 bit in blocks of 64\n" in out
+    assert "8 bit:      embedding, lm_head\n" in out
+    assert "block 32:   layers.0.o\n" in out
+
+
 def test_inspect_as_json_is_the_manifest(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "inspect", str(bundle), "--json"]) == cli.OK
     shown = json.loads(capsys.readouterr().out)

@@ -30,7 +30,7 @@ def manifest(cache: str = "float32", window_cache: str = "bounded", **shape: int
         yarn=None,
         **sizes,
     )
-    quantization = Quantization(4, 32, False, 4, 4, 4, "least_squares")
+    quantization = Quantization(4, (), 32, (), False, 4, "least_squares")
     source = Source("a test", "huggingface", None, None)
     return Manifest(
         1,

@@ -76,7 +76,8 @@ def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
     options = {
         "--bits": 4,
         "--block-size": 64,
-        "--lm-head-bits": 8,
+        "--eight-bits": "lm_head,layers.0.down",
+        "--small-blocks": "layers.0.o",
         "--method": "maximum",
         "--accuracy-level": 0,
         "--cache": "int8",
@@ -88,7 +89,8 @@ def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
     assert run("model", tiny_checkpoint(), tmp_path / "out", *(part for pair in options.items() for part in pair)) == 0
     manifest = Bundle.open(tmp_path / "out").manifest
     how = manifest.quantization
-    assert (how.bits, how.block_size, how.lm_head_bits, how.accuracy_level) == (4, 64, 8, 0)
+    assert (how.bits, how.block_size, how.accuracy_level) == (4, 64, 0)
+    assert (how.eight_bits, how.small_blocks) == (("layers.0.down", "lm_head"), ("layers.0.o",))
     assert not how.zero_points
     assert (how.method, manifest.cache.type, manifest.architecture.max_positions) == ("maximum", "int8", 128)
     assert (manifest.instruct, manifest.name) == ("v3-tekken", "hall")

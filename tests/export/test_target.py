@@ -48,13 +48,13 @@ wishes = st.fixed_dictionaries(
     optional={
         "bits": st.sampled_from([4, 8]),
         "block_size": st.sampled_from([32, 64, 128]),
-        "lm_head_bits": st.sampled_from([4, 8]),
+        "eight_bits": st.just(("embedding", "layers.0.down")),
         "accuracy_level": st.sampled_from([0, 4]),
         "cache": st.sampled_from(["float", "int8"]),
         "window_cache": st.sampled_from(["bounded", "full"]),
         "sequence_length": st.integers(1, 100),
     },
-)
+).filter(lambda given: given.get("bits", 4) == 4 or "eight_bits" not in given)
 
 
 def used(architecture: Architecture, on: Target, recipe) -> int:
@@ -230,7 +230,7 @@ def test_the_processor_and_the_idle_gpu_are_named():
     assert "bfloat16" in said("pi5-8gb")
     assert "Ampere GPU is not used" in said("orin-nano-8gb")
     assert "at most 4.5 tokens/s" in said("pi5-8gb")
-    assert "made float32 anew" in said("pi4-8gb", lm_head_bits=8)
+    assert "made float32 anew" in said("pi4-8gb", eight_bits=("lm_head",))
 
 
 def test_wrong_values_are_refused_as_without_a_board():

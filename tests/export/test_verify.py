@@ -106,7 +106,7 @@ def lost_on_stories(stories, export_bundle):
         ({"bits": 32}, 1e-5),
         ({"bits": 32, "cache": "int8"}, 0.01),
         ({"bits": 8}, 0.01),
-        ({"bits": 4, "lm_head_bits": 8}, 0.11),
+        ({"bits": 4, "eight_bits": ("embedding",)}, 0.11),
         ({"bits": 4}, 0.13),
         ({"bits": 4, "method": "gptq"}, 0.11),
     ],

@@ -281,7 +281,6 @@ def test_a_longer_context_than_the_model_was_made_for_is_refused(checkpoint, tmp
     [
         ({"bits": 5}, "4"),
         ({"block_size": 100}, "128"),
-        ({"lm_head_bits": 16}, "8"),
         ({"method": "least_square"}, "least_squares"),
         ({"cache": "int4"}, "int8"),
         ({"window_cache": "bound"}, "bounded"),

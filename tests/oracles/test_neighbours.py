@@ -9,7 +9,10 @@ import pytest
 
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, SamplingParams
+from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.synth import synthesise
+from edge_assistant_export.weights import plan_weights
 
 N_TOKENS = 40
 PROMPT = [1, 300, 45, 260]
@@ -23,13 +26,25 @@ def checkpoint(request, tmp_path_factory):
     return synthesise(request.param, tmp_path_factory.mktemp("synth") / "checkpoint", dtype="float32")
 
 
-RECIPES = {"float32": {"bits": 32}, "int4": {}, "int4 with zero points": {"zero_points": True}}
+EVERY_OTHER: tuple[str, ...] = ("every other matrix",)
+RECIPES = {
+    "float32": {"bits": 32},
+    "int4": {},
+    "int4 with zero points": {"zero_points": True},
+    "4 and 8 bits": {"eight_bits": EVERY_OTHER},
+    "4 and 8 bits with zero points": {"eight_bits": EVERY_OTHER, "zero_points": True},
+}
 
 
 @pytest.fixture(scope="module", params=RECIPES.values(), ids=RECIPES)
 def bundle(request, checkpoint, export_bundle):
+    recipe = request.param
+    if "eight_bits" in recipe:
+        with Checkpoint.open(checkpoint) as opened:
+            names = plan_weights(opened.config, Recipe().quantization(opened.config)).by_name
+        recipe = recipe | {"eight_bits": tuple(names)[::2]}
     # Without int8 arithmetic, so that what is compared is not how each reads a prompt in pieces.
-    return export_bundle(checkpoint, accuracy_level=0, window_cache="full", **request.param)
+    return export_bundle(checkpoint, accuracy_level=0, window_cache="full", **recipe)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,15 @@ def summary_text(out: Path, manifest: AnyManifest, seconds: float) -> str:
     table = "\n".join(f"  {name:<26}{size(count):>10}" for name, count in (*rows, ("in all", total)))
     rate = total / seconds / 1e6
     return f"{out} is ready after {seconds:.1f} s ({rate:.0f} MB/s written)\n{table}"
+
+
+def read_size(text: str) -> int:
+    """Return the bytes that a person means: 4.2GB, 900MB or 3.9GiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG])(i?)B", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ArgumentTypeError(f"{text!r} is no size: write it as 4.2GB, 900MB or 3.9GiB")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** ("KMG".index(unit.upper()) + 1))
 
 
 def size(count: int) -> str:

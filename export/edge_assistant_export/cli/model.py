@@ -14,16 +14,19 @@ from edge_assistant_export.cli.common import (
     add_source_options,
     open_checkpoint,
     progress,
+    read_size,
     size,
     summary_text,
 )
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _SubParsersAction
+    from collections.abc import Iterator
 
     from edge_assistant.bundle import Manifest
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.estimate import Estimate
+    from edge_assistant_export.mixed import Goal
     from edge_assistant_export.recipe import Recipe
     from edge_assistant_export.target import Given
 
@@ -33,16 +36,25 @@ examples:
   edge-assistant-export model models/home-mini/checkpoint /tmp/home-mini
   edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128 --cache int8
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --calibration some-text.txt
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --target-size 4.2GB --calibration some-text.txt
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --max-kl 0.01 --method gptq --zero-points
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --eight-bits lm_head,layers.31.down
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
   edge-assistant-export model mistralai/Mixtral-8x7B-Instruct-v0.1 models/mixtral --block-size 128 --dry-run
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --for pi5-8gb --sequence-length 8192
   edge-assistant-export model mistralai/Mistral-7B-v0.3 models/tuned --adapter ~/my-lora
 
 --for chooses what is not given so that the bundle fits the board, says why, and refuses what cannot fit. `boards` lists
-them. A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was
-killed or interrupted goes on where it was when the same command is run again. An adapter is a folder with
-adapter_config.json and adapter_model.safetensors, as PEFT saves a plain LoRA; it is merged into the weights before they
-are rounded, and calibration reads the merged model. Name the checkpoint that the adapter was trained on.
+them.
+
+--target-size and --max-kl measure with the calibration text what each matrix costs in 4 bits, and give 8 bits, or
+blocks of 32 where --block-size is larger, to those that gain most for a byte; --eight-bits and --small-blocks name them
+again, without measuring. --max-kl makes some bundles on its way, and measures them on text held out of the calibration.
+
+A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was killed or
+interrupted goes on where it was when the same command is run again. An adapter is a folder with adapter_config.json and
+adapter_model.safetensors, as PEFT saves a plain LoRA; it is merged into the weights before they are rounded, and
+calibration reads the merged model. Name the checkpoint that the adapter was trained on.
 """
 
 
@@ -60,7 +72,16 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         metavar="32|64|128",
         help="weights that share a scale (default: 32): 32 is the most exact, 128 the smallest and fastest",
     )
-    add("--lm-head-bits", type=int, metavar="4|8", help="bits of the output head (default: as --bits)")
+    add(
+        "--target-size",
+        type=read_size,
+        metavar="SIZE",
+        help="8 bits for as many matrices as SIZE, such as 4.2GB, holds",
+    )
+    add("--max-kl", type=float, metavar="NATS", help="as small as keeps the KL divergence at NATS or below")
+    add("--eight-bits", type=_names, metavar="NAMES", help="these matrices in 8 bits: embedding (and with it the head, "
+        "where they are tied), lm_head, layers.N.qkv, .o, .gate_up, .down, or .experts")  # fmt: skip
+    add("--small-blocks", type=_names, metavar="NAMES", help="these matrices in blocks of 32")
     add(
         "--method",
         metavar="least-squares|maximum|gptq",
@@ -83,8 +104,8 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="text for gptq and for the scales of an int8 cache (default: text that the model samples itself, for "
-        "which it is read 127 times: hours for a 7B)",
+        help="text for gptq, for the scales of an int8 cache and to choose 8 bits by (default: text that the model "
+        "samples itself, for which it is read 127 times: hours for a 7B)",
     )
     add(
         "--sequence-length",
@@ -99,6 +120,10 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("--overwrite", action="store_true", help="replace a bundle that is already there")
     add("--dry-run", action="store_true", help="say what would be made and needed; fetch and write no weights")
     add("--json", action="store_true", help="print one JSON object on standard output, all else on standard error")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _given(args: Namespace) -> Given:
@@ -116,21 +141,33 @@ def _model(args: Namespace) -> None:
     from edge_assistant.device.boards import targets
     from edge_assistant_export.estimate import estimate
     from edge_assistant_export.explain import explain
+    from edge_assistant_export.mixed import check_goal, check_size, choose_bits
     from edge_assistant_export.publish import check_output, check_space
     from edge_assistant_export.recipe import Recipe
     from edge_assistant_export.target import check, choose
     from edge_assistant_export.write import BUNDLE_FILES, describe
 
     given = _given(args)
+    goal = _goal(args)
     reasons: tuple[str, ...] = ()
     target = None if args.target is None else find_target(args.target)
-    recipe = Recipe(**given) if target is None else check(given)
+    # Whether the text is read by the export as well depends on the method and the cache.
+    recipe = Recipe(**given) if target is None and goal is None else check(given)
+    if goal is not None:
+        check_goal(recipe, goal, args.target)
     check_output(args.out, BUNDLE_FILES, overwrite=args.overwrite)
     report = sys.stderr if args.json else sys.stdout
+    texts = kl = None
     with open_checkpoint(args.checkpoint, args, weights=not args.dry_run) as checkpoint:
         if target is not None:
             choice = choose(checkpoint.config, target, given, targets())
             recipe, reasons = choice.recipe, explain(checkpoint.config, target, given, choice)
+        elif goal is not None and args.dry_run:
+            reasons = (_goal_text(check_size(checkpoint, recipe, goal)),)
+        elif goal is not None:
+            with progress() as show:
+                recipe, texts, kl = choose_bits(checkpoint, recipe, goal, args.calibration, args.out, show)
+            reasons = tuple(_chosen_text(recipe, kl))
         planned = describe(checkpoint, recipe, args.out.absolute().name)
         needs = estimate(planned)
         check_space(args.out, needs.bundle)
@@ -138,21 +175,55 @@ def _model(args: Namespace) -> None:
         made: dict[str, object] = {"dry_run": True}
         said = "Nothing was written."
         if not args.dry_run:
-            made, said = _exported(args, checkpoint, recipe)
+            made, said = _exported(args, checkpoint, recipe, texts)
     print(said, file=report)
     if args.json:
         chosen = {"target": None if target is None else target.name, "reasons": reasons}
-        print(json.dumps(_needs_json(args.out, planned, needs) | made | chosen))
+        how = planned.quantization
+        bits = {"bits": how.bits, "eight_bits": how.eight_bits, "small_blocks": how.small_blocks, "kl": kl}
+        print(json.dumps(_needs_json(args.out, planned, needs) | made | chosen | bits))
 
 
-def _exported(args: Namespace, checkpoint: Checkpoint, recipe: Recipe) -> tuple[dict[str, object], str]:
+def _goal(args: Namespace) -> Goal | None:
+    from edge_assistant_export.mixed import Goal
+
+    goal = Goal(args.target_size, args.max_kl)
+    return None if goal == Goal() else goal
+
+
+def _goal_text(sizes: tuple[int, int]) -> str:
+    """Say what there is to choose from."""
+    least, most = (size(count) for count in sizes)
+    return (
+        f"Which matrices have 8 bits is chosen when it is made, for it reads weights and text: this is all in 4 bits, "
+        f"and the folder takes {least}; all in 8 bits it takes {most}."
+    )
+
+
+def _chosen_text(recipe: Recipe, kl: float | None) -> Iterator[str]:
+    """Say what was chosen, and what was measured."""
+    options = (("--eight-bits", recipe.eight_bits), ("--small-blocks", recipe.small_blocks))
+    again = [f"{option} {','.join(names)}" for option, names in options if names]
+    if recipe.bits == 8:
+        yield "All matrices have 8 bits: nothing less does, or the size holds them."
+    elif not again:
+        yield "All matrices have 4 bits: they are near enough, or the size holds no more."
+    else:
+        yield f"The same again, without measuring: {' '.join(again)}"
+    if kl is not None:
+        yield f"The KL divergence from the checkpoint is {kl:.2g} nats, measured on text held out of the calibration."
+
+
+def _exported(
+    args: Namespace, checkpoint: Checkpoint, recipe: Recipe, texts: list[list[int]] | None
+) -> tuple[dict[str, object], str]:
     """Export, and return what was made, as JSON and as text."""
     from edge_assistant_export.write import export
 
     started = time.perf_counter()
     try:
         with progress() as show:
-            manifest = export(checkpoint, recipe, args.out, show, overwrite=args.overwrite)
+            manifest = export(checkpoint, recipe, args.out, show, overwrite=args.overwrite, texts=texts)
     except KeyboardInterrupt:
         print("What is finished is kept: the same command goes on with it.", file=sys.stderr)
         raise
@@ -166,6 +237,8 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
     """Return what is about to be made, and what it will need."""
     architecture, how = manifest.architecture, manifest.quantization
     block = f" in blocks of {how.block_size}" if how.block_size else ""
+    better = (("8 bits a weight", how.eight_bits), ("blocks of 32", how.small_blocks))
+    exceptions = "".join(f"{what} in {', '.join(names)}\n" for what, names in better if names)
     context = min(architecture.max_positions, 2048)
     experts = (
         f", {architecture.n_experts_per_token} of {architecture.n_experts} experts" if architecture.n_experts else ""
@@ -177,8 +250,8 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
     return (
         f"{manifest.source.name} ({manifest.source.layout} layout): {architecture.n_layers} layers, "
         f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}{experts}\n{tuned}"
-        f"{how.bits} bits a weight{block}, lm_head {how.lm_head_bits}, {manifest.cache.type} cache, "
-        f"up to {architecture.max_positions} tokens\n"
+        f"{how.bits} bits a weight{block}, {manifest.cache.type} cache, up to {architecture.max_positions} tokens\n"
+        f"{exceptions}"
         f"The bundle will take {size(needs.bundle)}. A board needs {size(needs.memory)} of memory for it, and "
         f"{_cache_text(needs)} ({context} tokens: {size(needs.memory_with(context))}).\n"
         f"Licence of the weights: {licence}"
