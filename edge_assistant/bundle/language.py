@@ -137,7 +137,8 @@ class Quantization:
     embedding_bits: Literal[4, 8, 32]
     accuracy_level: Annotated[int, Field(ge=0, le=4)]
     """MatMulNBits' own scale: 4 multiplies in int8, 0 in float32."""
-    method: Literal["least_squares", "maximum", "gptq", "none"]
+    method: str
+    """How they were rounded, as the exporter calls it; "none" for float32. A board has no use for it."""
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
