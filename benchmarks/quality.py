@@ -50,7 +50,7 @@ def recipes() -> Iterator[tuple[str, Recipe]]:
     """Give every setting by its name."""
     yield "8 bits, block 32", Recipe(bits=8)
     yield "4 bits, block 32, maximum", Recipe(method="maximum")
-    for method, zero_points, block in product(("least_squares", "gptq"), (False, True), (32, 64, 128)):
+    for method, zero_points, block in product(("least_squares", "awq", "gptq"), (False, True), (32, 64, 128)):
         name = f"4 bits, block {block}, {method.replace('_', ' ')}{', zero points' if zero_points else ''}"
         yield name, Recipe(method=method, zero_points=zero_points, block_size=block)
 

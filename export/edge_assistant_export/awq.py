@@ -74,7 +74,7 @@ def scaled(model: Tensors, texts: Sequence[Sequence[int]], blocks: Blocks, keep:
     search.finish()
     unfinished = keep.with_name(f"{keep.name}.new")
     with unfinished.open("wb") as file:
-        np.savez(file, **search.factors)
+        np.savez(file, allow_pickle=False, **search.factors)
     unfinished.replace(keep)
     return Scaled(model, search.factors)
 
@@ -107,8 +107,9 @@ class _Search(Observer):
         if total is None or pair is None:
             return
         giver, takers, spread = pair
-        scales = self._best(spread(total / count), np.concatenate(some), takers)
-        self.factors[f"{giver} 0"] = 1 / _unspread(self._model.config, self._name, scales)
+        total /= np.float32(count)
+        scales = self._best(spread(total), np.concatenate(some), takers)
+        self.factors[f"{giver} 0"] = np.reciprocal(_unspread(self._model.config, self._name, scales))
         self.factors |= {f"{taker} 1": scales for taker in takers}
 
     def _best(self, magnitude: Float32, x: Float32, takers: Sequence[str]) -> Float32:

@@ -137,14 +137,15 @@ class _Blocks(NamedTuple):
         for tried_scale, tried_zero in self._candidates(before, products, target, scale, zero):
             integers = self._rounded(now, slope, products, tried_scale, tried_zero)
             for fitted in (tried_scale, self._fitted(integers, products, target, tried_scale)):
-                moved = integers * fitted - now
-                cost = np.einsum("ij,ij->j", moved, products @ moved + 2 * slope)
+                change = integers * fitted - now
+                cost = np.einsum("ij,ij->j", change, products @ change + 2 * slope)
                 better = cost < best.cost
                 for kept, new in zip(best, (cost, integers, fitted, tried_zero), strict=True):
                     np.copyto(kept, new, where=better)
         self.integers[columns] = best.integers + best.zero
         self.scales[number], self.zeros[number] = best.scale, best.zero
-        return best.integers * best.scale - now
+        moved: Float32 = best.integers * best.scale - now
+        return moved
 
     def _candidates(
         self, integers: Float32, products: Float32, target: Float32, scale: Float32, zero: Float32

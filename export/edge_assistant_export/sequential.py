@@ -67,7 +67,8 @@ class Sequential(Observer):
 
 def embedding_quantizer(states: list[Float32]) -> Quantizer:
     """Return what rounds an embedding that is also the head; `states` [n, hidden] are those of texts at the end."""
-    return Mended(damped(sum(state.T @ state for state in states), _TIED_DAMPING))
+    every = np.concatenate(states)
+    return Mended(damped(every.T @ every, _TIED_DAMPING))
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,18 @@ class Mended:
 
     def __call__(self, weight: Float32, rows: slice, *, bits: int, block_size: int, zero_points: bool) -> Packed:
         """Return some rows of one of the matrices."""
-        pull = None
-        if self.exact is not None and self.found is not None:
-            ahead = self.exact @ weight.T
-            ahead -= self.found @ weight.T
-            if self.lead is not None:
-                ahead += self.lead[:, rows]
-            pull = _SHARE * (ahead.T @ self.found)
+        pull = self._pull(weight, rows)
         return compensated(weight, self.products, bits, block_size, zero_points=zero_points, pull=pull)
+
+    def _pull(self, weight: Float32, rows: slice) -> Float32 | None:
+        """Return R^T x' [n_rows, in]."""
+        if self.exact is None or self.found is None:
+            return None
+        ahead: Float32 = _SHARE * (self.exact @ weight.T - self.found @ weight.T)
+        if self.lead is not None:
+            ahead += _SHARE * self.lead[:, rows]
+        pull: Float32 = ahead.T @ self.found
+        return pull
 
 
 def _halves(x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

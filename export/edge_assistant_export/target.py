@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast, get_args
 
 from edge_assistant.errors import BoardTooSmallError, RecipeError
 from edge_assistant_export.estimate import Estimate, estimate_of, fixed_bytes
-from edge_assistant_export.recipe import Bits, BlockSize, CacheType, HeadBits, Method, Recipe
+from edge_assistant_export.recipe import Bits, BlockSize, CacheType, HeadBits, Recipe
 
 if TYPE_CHECKING:
     from edge_assistant.bundle import Architecture, InstructVersion
@@ -42,7 +42,7 @@ class Given(TypedDict, total=False):
     bits: Bits
     block_size: BlockSize
     lm_head_bits: HeadBits
-    method: Method
+    method: str
     zero_points: bool
     accuracy_level: Literal[0, 4]
     cache: CacheType

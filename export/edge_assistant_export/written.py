@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
 from edge_assistant_export.graph import Place
@@ -39,10 +41,11 @@ class Written(Tensors):
         matrix, every = self._rows[name]
         chosen = range(every.start, every.stop, every.step)[rows or slice(None)]
         first, last = chosen[0], chosen[-1] + 1
-        packed = Packed(*(self._read(place, first, last) for place in matrix.places))
+        data, scales, *zeros = (self._read(place, first, last) for place in matrix.places)
+        packed = Packed(data, scales, *zeros)
         return dequantize(packed, matrix.bits, matrix.row_size)[:: every.step]
 
-    def _read(self, place: Place, first: int, last: int) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    def _read(self, place: Place, first: int, last: int) -> npt.NDArray[Any]:
         row_bytes = place.nbytes // place.shape[0]
         stored = os.pread(self._file, (last - first) * row_bytes, place.offset + first * row_bytes)
         return np.frombuffer(stored, place.dtype).reshape(last - first, *place.shape[1:])

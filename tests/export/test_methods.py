@@ -22,7 +22,9 @@ def test_every_method_makes_a_bundle_that_knows_it(method, zero_points, tiny_che
             Recipe(method=method, zero_points=True)
         return
     with Checkpoint.open(tiny_checkpoint()) as checkpoint:
-        manifest = export(checkpoint, Recipe(method=method, zero_points=zero_points), tmp_path / "out")
+        manifest = export(
+            checkpoint, Recipe(bits=8, method=method, zero_points=zero_points, accuracy_level=0), tmp_path / "out"
+        )
         assert verify(tmp_path / "out", checkpoint, tokens=256).kl < 0.05
     assert manifest.quantization.method == method
     assert manifest.quantization.zero_points == zero_points

@@ -32,7 +32,8 @@ _EXAMPLES = """\
 examples:
   edge-assistant-export model models/home-mini/checkpoint /tmp/home-mini
   edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128 --cache int8
-  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --calibration some-text.txt
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --zero-points --calibration pages.txt
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method awq --calibration pages.txt
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
   edge-assistant-export model mistralai/Mixtral-8x7B-Instruct-v0.1 models/mixtral --block-size 128 --dry-run
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --for pi5-8gb --sequence-length 8192
@@ -63,8 +64,9 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("--lm-head-bits", type=int, metavar="4|8", help="bits of the output head (default: as --bits)")
     add(
         "--method",
-        metavar="least-squares|maximum|gptq",
-        help="how weights are rounded (default: least-squares); gptq is the most exact and reads a calibration text",
+        metavar="least-squares|maximum|gptq|awq",
+        help="how weights are rounded (default: least-squares); gptq is the most exact, awq "
+        "scales channels first; both read a calibration text",
     )
     add(
         "--zero-points",
@@ -78,7 +80,7 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="text for gptq and for the scales of an int8 cache (default: text that the model samples itself, for "
+        help="text for gptq, awq and the scales of an int8 cache (default: text that the model samples itself, for "
         "which it is read 127 times: hours for a 7B)",
     )
     add(
