@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edge_assistant.errors import RecipeError
@@ -12,6 +14,8 @@ from edge_assistant_export.verify import verify
 from edge_assistant_export.weights import plan_weights
 from edge_assistant_export.write import export
 from edge_assistant_export.written import Written
+
+TEXT = Path(__file__).parents[1] / "data" / "stories.txt"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -50,3 +54,20 @@ def test_what_is_written_reads_back_as_the_checkpoint_rounded(mixture, tiny_chec
                     some = slice(1, 3)
                     assert (written.tensor(name, some) == written.tensor(name)[some]).all()
             assert (written.tensor("norm") == checkpoint.tensor("norm")).all()
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_a_calibrated_export_goes_on_as_it_began(method, tiny_checkpoint, tmp_path):
+    def stop_halfway(stage, done, total):
+        if stage == "weights" and done > total // 2:
+            raise KeyboardInterrupt
+
+    recipe = Recipe(method=method, calibration=TEXT)
+    with Checkpoint.open(tiny_checkpoint()) as checkpoint:
+        whole = export(checkpoint, recipe, tmp_path / "whole")
+        with pytest.raises(KeyboardInterrupt):
+            export(checkpoint, recipe, tmp_path / "out", stop_halfway)
+        assert (tmp_path / ".out.partial").is_dir()
+        assert export(checkpoint, recipe, tmp_path / "out").files.keys() == whole.files.keys()
+        ends = [verify(tmp_path / name, checkpoint, tokens=256).kl for name in ("whole", "out")]
+    assert ends[1] == pytest.approx(ends[0], rel=0.1)
