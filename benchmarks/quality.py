@@ -57,7 +57,7 @@ def recipes() -> Iterator[tuple[str, Recipe, float | None]]:
     """Give every setting by its name, with the bits a weight up to which matrices are stored better."""
     yield "8 bits, block 32", Recipe(bits=8), None
     yield "4 bits, block 32, maximum", Recipe(method="maximum"), None
-    for method, zero_points, block in product(("least_squares", "gptq"), (False, True), (32, 64, 128)):
+    for method, zero_points, block in product(("least_squares", "awq", "gptq"), (False, True), (32, 64, 128)):
         name = f"4 bits, block {block}, {method.replace('_', ' ')}{', zero points' if zero_points else ''}"
         yield name, Recipe(method=method, zero_points=zero_points, block_size=block), None
     for bits, block in product(_MIXED_BITS, (64, 128)):

@@ -155,7 +155,8 @@ class Quantization:
     """Whether each block has a zero point of its own."""
     accuracy_level: Annotated[int, Field(ge=0, le=4)]
     """MatMulNBits' own scale: 4 multiplies in int8, 0 in float32."""
-    method: Literal["least_squares", "maximum", "gptq", "none"]
+    method: str
+    """How they were rounded, as the exporter calls it; "none" for float32. A board has no use for it."""
 
     def __post_init__(self) -> None:
         """Refuse exceptions to what is no rule."""

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edge_assistant_export.mistral import CacheScales
-from edge_assistant_export.reference import Observer, hidden_states, rotate
+from edge_assistant_export.reference import Observer, Tensors, hidden_states, rotate
 from edge_assistant_export.rotary import attention_factor, frequencies
 
 if TYPE_CHECKING:
-    from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
+    from edge_assistant_export.checkpoint import ModelConfig
     from edge_assistant_export.safetensors_file import Float32
 
 _STEPS: Final = 127
@@ -30,10 +30,10 @@ _HEADROOM: Final = np.float32(1.1)
 _TURNS: Final = 10
 
 
-def cache_scales(checkpoint: Checkpoint, texts: Sequence[Sequence[int]]) -> CacheScales:
-    """Return the scales that texts of ids give, for which the checkpoint is read once."""
-    maxima = _Maxima(checkpoint.config)
-    hidden_states(checkpoint, texts, observer=maxima)
+def cache_scales(model: Tensors, texts: Sequence[Sequence[int]]) -> CacheScales:
+    """Return the scales that texts of ids give, for which the model is read once."""
+    maxima = _Maxima(model.config)
+    hidden_states(model, texts, observer=maxima)
     return maxima.scales()
 
 

@@ -1,22 +1,25 @@
-"""Quantisation that mends its own errors: GPTQ (Frantar et al. 2022, arXiv 2210.17323), in plain numpy.
+"""Quantisation that keeps a product where it was: coordinate descent over integers, scales and zero points, in numpy.
 
 What counts is not how far a weight is from its integer but how far the product is from what it was. For inputs x
-[n, in] a change D of a matrix costs the trace of D H D^T, with H = x^T x. So a matrix is rounded column by column,
-and each time the columns still to come take up what the rounding of this one did to the product, as far as H says
-that they can. With H^-1 = U^T U and U upper triangular:
+[n, in] a change D [out, in] of a matrix costs, as GPTQ has it (Frantar et al. 2022, arXiv 2210.17323),
 
-    q = round(w[:, j])                    error = (w[:, j] - q) / U[j, j]
-    w[:, j+1:] -= error * U[j, j+1:]
+    |x D^T|^2 = tr(D H D^T)        H = x^T x
 
-The scale of a block, and its zero point where it has one, are found when its first column is reached, by least squares
-on the weights as they are by then.
-H is damped: a text of some thousand tokens has not seen everything.
+and where the product is to move by R [n, out] besides, because its inputs are no longer those of the checkpoint,
+
+    |x D^T - R|^2 = tr(D H D^T) - 2 tr(D P^T) + ...        P = R^T x, the pull
+
+GPTQ rounds the columns once, each mending what those before it did. Here all of them are gone through several times,
+as in QuantEase (Behdin et al. 2023, arXiv 2309.01885): with G = D H - P, half the gradient, a weight alone is best at
+w - G[j] / H[j, j], is rounded there, and G moves by its change times H[j]. A block tries a few scales and zero points
+about its own; each is refitted to the integers that came of it, in closed form under H, and the best is kept if it is
+better than what was: so the cost never rises. H is damped: a text of some thousand tokens has not seen everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -24,100 +27,153 @@ from edge_assistant_export.quantize import (
     Float32,
     Packed,
     inverse_of,
-    least_squares_scales,
     n_blocks,
     pack,
     pack_zero_points,
+    quantize,
     round_to_bf16,
-    zero_point_grid,
+    unpack,
 )
-from edge_assistant_export.reference import Observer
 
-# What is added to the diagonal of H, as a share of its mean.
-_DAMPING: Final = 0.02
-
-
-class Inputs(Observer):
-    """Gathers x^T x of what every matrix multiplies, and hands on each one's factor as soon as it is known."""
-
-    def __init__(self, found: Callable[[str, Float32], None]) -> None:
-        """`found` is called with the name that `Observer.inputs` was told and the factor U, float32 [in, in]."""
-        self._found = found
-        self._name = ""
-        self._products: Float32 | None = None
-
-    def inputs(self, name: str, x: Float32) -> None:
-        """Take in x [n, in]; when a name is new, that of before is complete."""
-        if name != self._name:
-            self.finish()
-            self._name = name
-        products = x.T @ x
-        self._products = products if self._products is None else self._products + products
-
-    def finish(self) -> None:
-        """Hand on the last one."""
-        products, self._products = self._products, None
-        if products is not None:
-            self._found(self._name, error_factor(products))
+DAMPING: Final = 0.02
+"""What is added to the diagonal of H, as a share of its mean."""
+# How often all columns are gone through, and how often those of a block for each scale that it tries.
+_SWEEPS: Final = 4
+_PASSES: Final = 2
+# Scales that are tried, as shares of the one that fits the integers best.
+_SHARES: Final = (1.0, 0.94, 1.06, 0.88, 1.12)
+# A gain smaller than this share of the weights' own cost is rounding.
+_LEAST_GAIN: Final = np.float32(1e-6)
 
 
-def error_factor(products: Float32) -> Float32:
-    """Return U, upper triangular [in, in] with U^T U = H^-1, of H = x^T x [in, in], which is used up.
+def damped(products: Float32, damping: float = DAMPING) -> Float32:
+    """Add a share of its mean to the diagonal of H = x^T x [in, in], in place, and return it.
 
     Raises:
-        numpy.linalg.LinAlgError: H has no inverse, or is not finite.
+        numpy.linalg.LinAlgError: H is not finite.
     """
     if not np.isfinite(products.sum()):
         raise np.linalg.LinAlgError("it is not finite")
-    damping = _DAMPING * float(np.mean(np.diagonal(products))) or 1.0
-    products[np.diag_indices_from(products)] += damping
-    # Turned by 180 degrees, the lower triangle L of H = L L^T is an upper one R with H = R R^T, and U = R^-1.
-    lower = np.linalg.cholesky(products[::-1, ::-1])
-    factor: Float32 = np.linalg.inv(lower[::-1, ::-1]).astype(np.float32, copy=False)
-    return factor
+    products[np.diag_indices_from(products)] += damping * float(np.mean(np.diagonal(products))) or 1.0
+    return products
 
 
-def compensated(weight: Float32, factor: Float32, bits: int, block_size: int, *, zero_points: bool = False) -> Packed:
-    """Quantise a matrix [n_rows, row_size] to 4 or 8 bits a weight; `factor` is that of its inputs.
+def compensated(
+    weight: Float32,
+    products: Float32,
+    bits: int,
+    block_size: int,
+    *,
+    zero_points: bool = False,
+    pull: Float32 | None = None,
+) -> Packed:
+    """Quantise a matrix [n_rows, row_size] to 4 or 8 bits a weight.
 
-    Rows do not depend on each other: any part of the rows may be given alone.
+    `products` is the damped H of its inputs [row_size, row_size], `pull` is P [n_rows, row_size]. Rows do not depend on
+    each other: any part of the rows may be given alone.
     """
     n_rows, row_size = weight.shape
-    blocks, top = n_blocks(row_size, block_size), 2**bits - 1
-    left = np.zeros((blocks * block_size, n_rows), np.float32)
-    left[:row_size] = weight.T
-    stored = np.zeros_like(left)
-    scales, zeros = (np.empty((blocks, n_rows), np.float32) for _ in range(2))
-    for block in range(blocks):
-        start, stop = block * block_size, min((block + 1) * block_size, row_size)
-        scale, zero = _grid(left[start : start + block_size], factor, start, bits, zero_points=zero_points)
-        inverse = inverse_of(scale)
-        errors = np.empty((stop - start, n_rows), np.float32)
-        for at in range(start, stop):
-            column = np.clip(np.rint(left[at] * inverse), -zero, top - zero)
-            error = (left[at] - column * scale) / factor[at, at]
-            left[at + 1 : stop] -= factor[at, at + 1 : stop, np.newaxis] * error
-            stored[at], errors[at - start] = column + zero, error
-        stored[stop : start + block_size] = zero
-        scales[block], zeros[block] = scale, zero
-        left[stop:row_size] -= factor[start:stop, stop:].T @ errors
-    in_blocks = stored.reshape(blocks, block_size, n_rows).transpose(1, 2, 0).reshape(block_size, -1)
+    start = quantize(weight, bits, block_size, zero_points=zero_points)
+    integers, zeros = (np.ascontiguousarray(part.T, np.float32) for part in unpack(start, bits))
+    blocks = _Blocks(integers, np.ascontiguousarray(start.scales.T), zeros, 2**bits - 1, zero_points)
+    change = blocks.values(slice(0, row_size), block_size) - weight.T
+    slope = products @ change
+    if pull is not None:
+        slope -= pull.T
+    for _ in range(_SWEEPS):
+        for number in range(n_blocks(row_size, block_size)):
+            columns = slice(number * block_size, min((number + 1) * block_size, row_size))
+            change = blocks.improve(number, columns, products[columns, columns], slope[columns])
+            slope += products[:, columns] @ change
+    integers[row_size:] = zeros[-1]  # what fills up the last block stays worth nothing
+    in_blocks = integers.reshape(-1, block_size, n_rows).transpose(1, 2, 0).reshape(block_size, -1)
     return Packed(
-        pack(in_blocks, bits).reshape(n_rows, blocks, -1),
-        np.ascontiguousarray(scales.T),
+        pack(in_blocks, bits).reshape(start.data.shape),
+        np.ascontiguousarray(blocks.scales.T),
         pack_zero_points(zeros.T, bits) if zero_points else None,
     )
 
 
-def _grid(columns: Float32, factor: Float32, start: int, bits: int, *, zero_points: bool) -> tuple[Float32, Float32]:
-    """Return scales and zero points [n_rows] of a block [block_size, n_rows] whose first column is `start`.
+class _Found(NamedTuple):
+    """What a block may become: the cost is that of the change, [n_rows]; the integers [columns, n_rows] are signed."""
 
-    What an error in a column costs, once those behind it have taken up what they can, is 1 / U[j, j]^2.
-    """
-    if not zero_points:
-        scales = round_to_bf16(least_squares_scales(columns, bits))
-        return scales, np.full(len(scales), 2 ** (bits - 1), np.float32)
-    costs = np.zeros(len(columns), np.float32)
-    of_block = np.diagonal(factor)[start : start + len(columns)] ** -2
-    costs[: len(of_block)] = of_block / of_block.max()
-    return zero_point_grid(columns, bits, costs)
+    cost: Float32
+    integers: Float32
+    scale: Float32
+    zero: Float32
+
+
+class _Blocks(NamedTuple):
+    """All blocks of a matrix, a row of it a column here."""
+
+    integers: Float32
+    """Unsigned, [row_size filled up, n_rows]."""
+    scales: Float32
+    """[blocks, n_rows]."""
+    zeros: Float32
+    """[blocks, n_rows]."""
+    top: int
+    """The largest integer."""
+    free_zeros: bool
+    """Whether zero points may change; scales are positive then."""
+
+    def values(self, columns: slice, block_size: int) -> Float32:
+        """Return the weights [columns, n_rows] that a board computes with."""
+        zeros, scales = (np.repeat(each, block_size, axis=0)[columns] for each in (self.zeros, self.scales))
+        found: Float32 = (self.integers[columns] - zeros) * scales
+        return found
+
+    def improve(self, number: int, columns: slice, products: Float32, slope: Float32) -> Float32:
+        """Make a block better in place, and return by how much its weights moved, [columns, n_rows].
+
+        `products` [columns, columns] is its part of H, `slope` [columns, n_rows] that of G^T.
+        """
+        scale, zero = self.scales[number], self.zeros[number]
+        before = self.integers[columns] - zero
+        now = before * scale
+        target = products @ now - slope
+        own_cost = np.einsum("ij,ij->j", now, products @ now)
+        best = _Found(-_LEAST_GAIN * own_cost, before.copy(), scale.copy(), zero.copy())
+        for tried_scale, tried_zero in self._candidates(before, products, target, scale, zero):
+            integers = self._rounded(now, slope, products, tried_scale, tried_zero)
+            for fitted in (tried_scale, self._fitted(integers, products, target, tried_scale)):
+                change = integers * fitted - now
+                cost = np.einsum("ij,ij->j", change, products @ change + 2 * slope)
+                better = cost < best.cost
+                for kept, new in zip(best, (cost, integers, fitted, tried_zero), strict=True):
+                    np.copyto(kept, new, where=better)
+        self.integers[columns] = best.integers + best.zero
+        self.scales[number], self.zeros[number] = best.scale, best.zero
+        moved: Float32 = best.integers * best.scale - now
+        return moved
+
+    def _candidates(
+        self, integers: Float32, products: Float32, target: Float32, scale: Float32, zero: Float32
+    ) -> Iterator[tuple[Float32, Float32]]:
+        """Give scales and zero points [n_rows] about those that there are."""
+        fitted = self._fitted(integers, products, target, scale)
+        for shift in (0, -1, 1) if self.free_zeros else (0,):
+            for share in _SHARES:
+                yield round_to_bf16(fitted * np.float32(share)), np.clip(zero + np.float32(shift), 0, self.top)
+
+    def _fitted(self, integers: Float32, products: Float32, target: Float32, otherwise: Float32) -> Float32:
+        """Return the scales [n_rows] that cost least with signed integers, as bf16 holds them."""
+        squares = np.einsum("ij,ij->j", integers, products @ integers)
+        dot = np.einsum("ij,ij->j", integers, target)
+        scale = round_to_bf16(np.divide(dot, squares, out=otherwise.copy(), where=squares > 0))
+        fits = scale > 0 if self.free_zeros else scale != 0
+        return np.where(fits, scale, otherwise)
+
+    def _rounded(self, now: Float32, slope: Float32, products: Float32, scale: Float32, zero: Float32) -> Float32:
+        """Return signed integers [columns, n_rows], each rounded where it is best beside the others as they are."""
+        now, slope, inverse = now.copy(), slope.copy(), inverse_of(scale)
+        lowest, highest = -zero, self.top - zero
+        integers = np.empty_like(now)
+        for _ in range(_PASSES):
+            for at, (column, costs) in enumerate(zip(integers, products, strict=True)):
+                np.rint((now[at] - slope[at] / costs[at]) * inverse, out=column)
+                np.clip(column, lowest, highest, out=column)
+                value = column * scale
+                slope += costs[:, np.newaxis] * (value - now[at])
+                now[at] = value
+        return integers

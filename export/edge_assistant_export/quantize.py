@@ -8,7 +8,7 @@ values in a byte the first is the low half.
     least_squares   of a few candidate scales the one whose integers, refitted, leave the least squared error
     maximum         the largest weight of a block becomes the largest integer; kept for comparison
 
-(`compensate.py` has a third way, which needs to know what the matrix multiplies.)
+(`compensate.py` has a third way, which needs to know what the matrix multiplies; `methods.py` lists them all.)
 
 Without zero points a scale may be negative: the peak of a block then takes the integer without a positive twin. With
 them a block is fitted from its lowest weight to its highest, for `bits` more bits a block.
@@ -19,7 +19,7 @@ bf16: so every board computes with the same numbers. They are stored as float32.
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,16 @@ class Packed(NamedTuple):
     scales: Float32
     zero_points: UInt8 | None = None
     """Where blocks have their own: uint8 [n_rows, n_blocks * bits / 8, rounded up]."""
+
+
+class Quantizer(Protocol):
+    """Makes some rows of matrices that read the same input into integers and scales."""
+
+    def __call__(self, weight: Float32, rows: slice, *, bits: int, block_size: int, zero_points: bool) -> Packed:
+        """Return `weight` [n_rows, row_size], which is these rows, with so many bits a weight and weights a scale.
+
+        It may be called in several threads at once.
+        """
 
 
 def n_blocks(row_size: int, block_size: int) -> int:
@@ -86,20 +96,27 @@ def quantize(
 def dequantize(packed: Packed, bits: int, row_size: int) -> Float32:
     """Return what a board computes with, [n_rows, row_size]."""
     n_rows, blocks = packed.scales.shape
-    weight = _unpack(packed.data.reshape(n_rows, -1), bits).reshape(n_rows, blocks, -1).astype(np.float32)
-    if packed.zero_points is None:
-        weight -= np.float32(2 ** (bits - 1))
-    else:
-        weight -= _unpack(packed.zero_points, bits)[:, :blocks, np.newaxis].astype(np.float32)
+    integers, zeros = unpack(packed, bits)
+    weight = integers.reshape(n_rows, blocks, -1).astype(np.float32)
+    weight -= zeros[..., np.newaxis].astype(np.float32)
     weight *= packed.scales[..., np.newaxis]
     return weight.reshape(n_rows, -1)[:, :row_size]
+
+
+def unpack(packed: Packed, bits: int) -> tuple[UInt8, UInt8]:
+    """Return the unsigned integers [n_rows, n_blocks * block_size] and zero points [n_rows, n_blocks]."""
+    n_rows, blocks = packed.scales.shape
+    integers = _unpack(packed.data.reshape(n_rows, -1), bits)
+    if packed.zero_points is None:
+        return integers, np.full((n_rows, blocks), 2 ** (bits - 1), np.uint8)
+    return integers, _unpack(packed.zero_points, bits)[:, :blocks]
 
 
 def _grid(columns: Float32, bits: int, method: Rounding, *, zero_points: bool) -> tuple[Float32, Float32]:
     """Return the scales, as bf16 holds them, and zero points [columns] of blocks [block_size, columns]."""
     if zero_points:
-        return zero_point_grid(columns, bits)
-    scales = _peak_scales(columns, bits) if method == "maximum" else least_squares_scales(columns, bits)
+        return _zero_point_grid(columns, bits)
+    scales = _peak_scales(columns, bits) if method == "maximum" else _least_squares_scales(columns, bits)
     return round_to_bf16(scales), np.full(columns.shape[1], 2 ** (bits - 1), np.float32)
 
 
@@ -121,7 +138,7 @@ def _peak_scales(columns: Float32, bits: int) -> Float32:
     return scales
 
 
-def least_squares_scales(columns: Float32, bits: int) -> Float32:
+def _least_squares_scales(columns: Float32, bits: int) -> Float32:
     """Return the scales [columns] of least squared error of blocks [block_size, columns], of those the aims lead to.
 
     For integers q the best scale is s = w.q / q.q, and the squared error it leaves is w.w - (w.q)**2 / q.q.
@@ -140,14 +157,12 @@ def least_squares_scales(columns: Float32, bits: int) -> Float32:
     return best
 
 
-def zero_point_grid(columns: Float32, bits: int, importance: Float32 | None = None) -> tuple[Float32, Float32]:
+def _zero_point_grid(columns: Float32, bits: int) -> tuple[Float32, Float32]:
     """Return the scales, as bf16 holds them, and zero points [columns] that leave blocks the least squared error.
 
     Tried are grids from a block's lowest weight to its highest, some of them a little narrower, each with the zero
-    point that is nearest and its neighbours, and with the scale refitted to the integers that come of it. `importance`
-    [block_size] weighs the errors.
+    point that is nearest and its neighbours, and with the scale refitted to the integers that come of it.
     """
-    weights = np.ones(len(columns), np.float32) if importance is None else importance
     top = 2**bits - 1
     low, high = np.minimum(columns.min(axis=0), 0), np.maximum(columns.max(axis=0), 0)
     best_error = np.full(columns.shape[1], np.inf, np.float32)
@@ -158,14 +173,14 @@ def zero_point_grid(columns: Float32, bits: int, importance: Float32 | None = No
         for shift in (-1, 0, 1):
             zero = np.clip(np.rint(-low * np.float32(width) / tried) + np.float32(shift), 0, top)
             _round(columns, inverse_of(tried), -zero, top - zero, integers)
-            dot = np.einsum("i,ij,ij->j", weights, columns, integers)
-            squares = np.einsum("i,ij,ij->j", weights, integers, integers)
+            dot = np.einsum("ij,ij->j", columns, integers)
+            squares = np.einsum("ij,ij->j", integers, integers)
             fitted = np.divide(dot, squares, out=tried.copy(), where=dot > 0)
             scale = round_to_bf16(np.maximum(fitted, _TINY))
             _round(columns, inverse_of(scale), -zero, top - zero, integers)
             integers *= scale
             integers -= columns
-            error = np.einsum("i,ij,ij->j", weights, integers, integers)
+            error = np.einsum("ij,ij->j", integers, integers)
             better = error < best_error
             for kept, new in ((best_error, error), (scales, scale), (zeros, zero)):
                 np.copyto(kept, new, where=better)

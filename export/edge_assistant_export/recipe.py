@@ -9,9 +9,9 @@ from typing import Final, Literal, get_args
 
 from edge_assistant.bundle import Architecture, CacheSpec, InstructVersion, Quantization
 from edge_assistant.errors import RecipeError
+from edge_assistant_export.methods import LEAST_SQUARES, METHODS, Method
 from edge_assistant_export.weights import plan_weights
 
-Method = Literal["least_squares", "maximum", "gptq"]
 Bits = Literal[4, 8, 32]
 BlockSize = Literal[32, 64, 128]
 CacheType = Literal["float", "int8"]
@@ -40,8 +40,8 @@ class Recipe:
     """Matrices in blocks of 32, by the same names."""
     eight_bits: tuple[str, ...] = ()
     """Matrices of a 4-bit bundle that have 8, by the names of `Quantization`; `mixed.py` chooses them by measuring."""
-    method: Method = "least_squares"
-    """How weights become integers: by the scales of `quantize.py`, or by `compensate.py` with calibration."""
+    method: str = "least_squares"
+    """How weights become integers: a name in `methods.py`."""
     zero_points: bool = False
     """Whether each block has a zero point of its own, found by least squares: nearer, for `bits` more bits a block."""
     accuracy_level: Literal[0, 4] = 4
@@ -50,7 +50,7 @@ class Recipe:
     window_cache: WindowCache = "bounded"
     """What layers with a window keep: the window and some slack, or, as other runtimes want it, the whole context."""
     calibration: Path | None = None
-    """A text for `gptq` and for the scales of an int8 cache; None: text that the model samples itself."""
+    """A text for methods that read one and for the scales of an int8 cache; None: what the model samples itself."""
     sequence_length: int | None = None
     """Positions that the rotary tables cover; None: the checkpoint's, at most LONGEST_DEFAULT."""
     instruct: InstructVersion | None = None
@@ -62,13 +62,13 @@ class Recipe:
         """Refuse what no kernel knows."""
         check_choice("bits", self.bits, get_args(Bits))
         check_choice("block_size", self.block_size, get_args(BlockSize))
-        check_choice("method", self.method, get_args(Method))
+        check_choice("method", self.method, tuple(METHODS))
         check_choice("accuracy_level", self.accuracy_level, (0, 4))
         check_choice("cache", self.cache, get_args(CacheType))
         check_choice("window_cache", self.window_cache, get_args(WindowCache))
         check_choice("instruct", self.instruct, (None, *get_args(InstructVersion)))
-        if self.zero_points and self.method == "maximum":
-            raise RecipeError("zero_points", "used with method maximum", "method least_squares")
+        if self.zero_points and not METHODS[self.method].finds_zero_points:
+            raise RecipeError("zero_points", f"used with method {self.method}", "method least_squares")
         if self.sequence_length is not None and self.sequence_length < 1:
             raise RecipeError("sequence_length", self.sequence_length, 1)
         if self.eight_bits and self.bits != 4:
@@ -76,12 +76,20 @@ class Recipe:
         if self.small_blocks and self.bits == 32:
             raise RecipeError("small_blocks", ",".join(self.small_blocks), f"none, as bits is {self.bits}")
         if self.calibration is not None and not self.calibrates:
-            raise RecipeError("calibration", self.calibration, "none, as neither method gptq nor an int8 cache asks")
+            readers = " or ".join(name for name, method in METHODS.items() if method.reads_text)
+            raise RecipeError(
+                "calibration", self.calibration, f"none, as neither method {readers} nor an int8 cache asks"
+            )
 
     @property
     def calibrates(self) -> bool:
         """Whether the export reads a text with the checkpoint before it is done."""
-        return self.cache == "int8" or (self.method == "gptq" and self.bits != 32)
+        return self.cache == "int8" or self.rounding.reads_text
+
+    @property
+    def rounding(self) -> Method:
+        """How the weights are written."""
+        return METHODS[self.method] if self.bits != 32 else LEAST_SQUARES
 
     def quantization(self, architecture: Architecture) -> Quantization:
         """Return how the weights of this architecture are stored.

@@ -14,7 +14,8 @@ once, whatever the number of texts, and at most three of its matrices are in mem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Final, NamedTuple, Protocol
 
@@ -27,35 +28,56 @@ from edge_assistant_export.safetensors_file import Float32
 Int64 = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
-class Model(Protocol):
-    """A checkpoint, or what stands for one: a configuration, and tensors by their canonical names."""
+class Tensors(Protocol):
+    """Where the weights of a model come from: a `Checkpoint`, or one that something was done to."""
 
-    config: ModelConfig
+    @property
+    def config(self) -> ModelConfig:
+        """The architecture."""
 
     def tensor(self, name: str, rows: slice | None = None) -> Float32:
-        """Return a tensor, or some rows of it."""
+        """Return a tensor, or some rows of it, by its canonical name."""
 
 
 class Observer:
-    """Told what passes through the layers, of all texts together; by itself it lets everything pass."""
+    """Told what passes through the layers, of all texts together; by itself it lets everything pass.
+
+    It may also change what passes: rows of the embedding, products and routes go through it.
+    """
+
+    positions = 1024
+    """How many pass through a feed-forward layer at a time."""
 
     def keys_and_values(self, layer: int, keys: Float32, values: Float32) -> None:
         """See a layer's keys before rotation and its values, [n, n_kv_heads, head_dim] each."""
 
-    def inputs(self, name: str, x: Float32) -> None:
+    def inputs(self, name: str, x: Float32, residual: Float32 | None = None) -> None:
         """See what a matrix is about to multiply, [n, in], by the matrix's canonical name.
 
         Matrices that read the same are told of once, by the first: q for k and v, gate for up. What goes into `down`
-        comes in parts. An expert is shown the positions that chose it.
+        comes in parts. An expert is shown the positions that chose it. `residual`
+        [n, out] is what the product will be added to, where that is all that happens to it.
         """
 
-    def routes(self, layer: int, chosen: Int64) -> None:
-        """See which experts each position chose, [n, n_experts_per_token], the most wanted first."""
+    def routes(self, layer: int, chosen: Int64) -> Int64:  # noqa: ARG002
+        """See which experts each position chose, [n, n_experts_per_token], and return which it is to have."""
+        return chosen
+
+    def embed(self, model: Tensors, ids: Int64) -> Float32:
+        """Return the embedding's rows [n, hidden]; only those are read, since the whole can be gigabytes."""
+        unique, places = np.unique(ids, return_inverse=True)
+        rows = [model.tensor("embedding", slice(number, number + 1)) for number in unique.tolist()]
+        return np.concatenate(rows)[places]
+
+    def product(self, model: Tensors, name: str) -> Callable[[Float32], Float32]:
+        """Return what makes the product with a matrix, [n, in] -> [n, out]; its inputs have been told of."""
+        return partial(_linear, weight=model.tensor(name))
 
 
-# Positions that pass through a feed-forward layer at a time, and rows of lm_head that are in memory at a time.
-_POSITIONS: Final = 1024
+# Rows of lm_head that are in memory at a time.
 _HEAD_ROWS: Final = 8192
+# Rows that are made into silu of them at a time.
+_SILU_ROWS: Final = 256
 
 
 class Past:
@@ -97,38 +119,38 @@ class Positions(NamedTuple):
         return cls(places, angles, np.float32(attention_factor(config)))
 
 
-def forward(checkpoint: Model, ids: Sequence[int]) -> Float32:
+def forward(model: Tensors, ids: Sequence[int]) -> Float32:
     """Return the logits [n, vocab] of every position of a text."""
-    return next(forward_all(checkpoint, [ids]))
+    return next(forward_all(model, [ids]))
 
 
-def forward_all(checkpoint: Model, texts: Sequence[Sequence[int]]) -> Iterator[Float32]:
+def forward_all(model: Tensors, texts: Sequence[Sequence[int]]) -> Iterator[Float32]:
     """Give the logits [n, vocab] of each text in turn; the layers are read once, lm_head once a text."""
-    for hidden in hidden_states(checkpoint, texts):
-        yield logits(checkpoint, hidden)
+    for hidden in hidden_states(model, texts):
+        yield logits(model, hidden)
 
 
 def hidden_states(
-    checkpoint: Model,
+    model: Tensors,
     texts: Sequence[Sequence[int]],
     pasts: Sequence[Past] | None = None,
     observer: Observer | None = None,
 ) -> list[Float32]:
     """Return what each text is after the last norm, [n, hidden] each; with pasts, the texts continue those."""
-    config, observer = checkpoint.config, observer or Observer()
+    config, observer = model.config, observer or Observer()
     pasts = pasts or [Past(config) for _ in texts]
     positions = Positions.of(config, texts, pasts)
-    hidden = embed(checkpoint, np.concatenate(texts))
+    hidden = observer.embed(model, np.concatenate(texts))
     for layer in range(config.n_layers):
-        hidden += attend(checkpoint, layer, hidden, positions, pasts, observer)
-        hidden += feed_forward(checkpoint, layer, hidden, observer)
-    hidden = last_norm(checkpoint, hidden)
+        hidden += attend(model, layer, hidden, positions, pasts, observer)
+        hidden += feed_forward(model, layer, hidden, observer)
+    hidden = last_norm(model, hidden)
     observer.inputs(_head(config), hidden)
     return [hidden[place] for place in positions.places]
 
 
 def attend(
-    checkpoint: Model,
+    model: Tensors,
     layer: int,
     hidden: Float32,
     positions: Positions,
@@ -136,11 +158,11 @@ def attend(
     observer: Observer,
 ) -> Float32:
     """Return what a layer's attention adds to texts [n, hidden], whose keys and values the pasts take in."""
-    config, at = checkpoint.config, f"layers.{layer}"
-    x = rms_norm(hidden, checkpoint.tensor(f"{at}.attention_norm"), config.norm_eps)
+    config, at = model.config, f"layers.{layer}"
+    x = rms_norm(hidden, model.tensor(f"{at}.attention_norm"), config.norm_eps)
     observer.inputs(f"{at}.q", x)
     q, k, v = (
-        _linear(x, checkpoint.tensor(f"{at}.{name}")).reshape(len(x), -1, config.head_dim) for name in ("q", "k", "v")
+        observer.product(model, f"{at}.{name}")(x).reshape(len(x), -1, config.head_dim) for name in ("q", "k", "v")
     )
     observer.keys_and_values(layer, k, v)
     q, k = (rotate(one, positions.angles) * positions.stretch for one in (q, k))
@@ -150,31 +172,31 @@ def attend(
             for place, past in zip(positions.places, pasts, strict=True)
         ]
     )
-    observer.inputs(f"{at}.o", attended)
-    return _linear(attended, checkpoint.tensor(f"{at}.o"))
+    observer.inputs(f"{at}.o", attended, hidden)
+    return observer.product(model, f"{at}.o")(attended)
 
 
-def feed_forward(checkpoint: Model, layer: int, hidden: Float32, observer: Observer) -> Float32:
+def feed_forward(model: Tensors, layer: int, hidden: Float32, observer: Observer) -> Float32:
     """Return what a layer's feed-forward part, or mixture of such, adds to texts [n, hidden]."""
-    config, at = checkpoint.config, f"layers.{layer}"
-    x = rms_norm(hidden, checkpoint.tensor(f"{at}.ffn_norm"), config.norm_eps)
+    config, at = model.config, f"layers.{layer}"
+    x = rms_norm(hidden, model.tensor(f"{at}.ffn_norm"), config.norm_eps)
     if config.n_experts:
-        return _mixture(checkpoint, layer, x, observer)
-    return _feed_forward(checkpoint, at, x, observer)
+        return _mixture(model, layer, x, observer)
+    return _feed_forward(model, at, x, observer, hidden)
 
 
-def last_norm(checkpoint: Model, hidden: Float32) -> Float32:
+def last_norm(model: Tensors, hidden: Float32) -> Float32:
     """Return what lm_head multiplies, [n, hidden], of what left the last layer."""
-    return rms_norm(hidden, checkpoint.tensor("norm"), checkpoint.config.norm_eps)
+    return rms_norm(hidden, model.tensor("norm"), model.config.norm_eps)
 
 
-def logits(checkpoint: Model, hidden: Float32) -> Float32:
+def logits(model: Tensors, hidden: Float32) -> Float32:
     """Return the logits [n, vocab] of hidden states [n, hidden]."""
-    head = _head(checkpoint.config)
-    result = np.empty((len(hidden), checkpoint.config.vocab_size), np.float32)
+    head = _head(model.config)
+    result = np.empty((len(hidden), model.config.vocab_size), np.float32)
     for start in range(0, result.shape[1], _HEAD_ROWS):
         rows = slice(start, start + _HEAD_ROWS)
-        result[:, rows] = _linear(hidden, checkpoint.tensor(head, rows))
+        result[:, rows] = _linear(hidden, model.tensor(head, rows))
     return result
 
 
@@ -222,35 +244,38 @@ def attention(q: Float32, keys: Float32, values: Float32, window: int | None) ->
     return out.reshape(n, -1)
 
 
-def embed(checkpoint: Model, ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Float32:
-    """Return the embedding's rows [n, hidden]; only those are read, since the whole can be gigabytes."""
-    unique, places = np.unique(ids, return_inverse=True)
-    rows = [checkpoint.tensor("embedding", slice(number, number + 1)) for number in unique.tolist()]
-    return np.concatenate(rows)[places]
-
-
-def _feed_forward(checkpoint: Model, at: str, x: Float32, observer: Observer) -> Float32:
+def _feed_forward(model: Tensors, at: str, x: Float32, observer: Observer, residual: Float32 | None = None) -> Float32:
     """Return SwiGLU's output [n, hidden] (arXiv 2002.05202)."""
+    down: Callable[[Float32], Float32] | None = None
     observer.inputs(f"{at}.gate", x)
-    gate, up, down = (checkpoint.tensor(f"{at}.{name}") for name in ("gate", "up", "down"))
+    gate, up = (observer.product(model, f"{at}.{name}") for name in ("gate", "up"))
     out = np.empty_like(x)
-    for start in range(0, len(x), _POSITIONS):
-        some = slice(start, start + _POSITIONS)
-        gated = _linear(x[some], gate)
-        # silu(g) = g / (1 + e^-g); tanh says the same without overflow.
-        gated *= (np.tanh(gated / 2) + 1) / 2
-        gated *= _linear(x[some], up)
-        observer.inputs(f"{at}.down", gated)
-        out[some] = _linear(gated, down)
+    for start in range(0, len(x), observer.positions):
+        some = slice(start, start + observer.positions)
+        gated = _silu(gate(x[some]))
+        gated *= up(x[some])
+        observer.inputs(f"{at}.down", gated, None if residual is None else residual[some])
+        down = down or observer.product(model, f"{at}.down")
+        out[some] = down(gated)
     return out
 
 
-def _mixture(checkpoint: Model, layer: int, x: Float32, observer: Observer) -> Float32:
+def _silu(x: Float32) -> Float32:
+    """Make g into silu(g) = g / (1 + e^-g), in place, a few rows at a time."""
+    for start in range(0, len(x), _SILU_ROWS):
+        some = x[start : start + _SILU_ROWS]
+        # tanh says the same without overflow.
+        some *= (np.tanh(some / 2) + 1) / 2
+    return x
+
+
+def _mixture(model: Tensors, layer: int, x: Float32, observer: Observer) -> Float32:
     """Return the weighted sum of each position's experts [n, hidden] (arXiv 2401.04088); read one expert at a time."""
-    at, config = f"layers.{layer}", checkpoint.config
-    wanted = _linear(x, checkpoint.tensor(f"{at}.router"))
+    at, config = f"layers.{layer}", model.config
+    observer.inputs(f"{at}.router", x)
+    wanted = observer.product(model, f"{at}.router")(x)
     chosen = np.argsort(-wanted, axis=-1, kind="stable")[:, : config.n_experts_per_token]
-    observer.routes(layer, chosen)
+    chosen = observer.routes(layer, chosen)
     weights = np.take_along_axis(wanted, chosen, axis=-1)
     weights = np.exp(weights - weights.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
@@ -258,7 +283,7 @@ def _mixture(checkpoint: Model, layer: int, x: Float32, observer: Observer) -> F
     for expert in range(config.n_experts):
         positions, rank = np.nonzero(chosen == expert)
         if len(positions):
-            said = _feed_forward(checkpoint, f"{at}.experts.{expert}", x[positions], observer)
+            said = _feed_forward(model, f"{at}.experts.{expert}", x[positions], observer)
             out[positions] += weights[positions, rank, np.newaxis] * said
     return out
 

@@ -28,12 +28,11 @@ import numpy as np
 from edge_assistant.bundle import SMALL_BLOCK
 from edge_assistant_export.quantize import Float32, dequantize, quantize
 from edge_assistant_export.reference import (
-    Model,
     Observer,
     Past,
     Positions,
+    Tensors,
     attend,
-    embed,
     feed_forward,
     last_norm,
     logits,
@@ -56,12 +55,12 @@ _ROWS: Final = 512
 # A step reads its matrices once for so many streams.
 _STREAMS_AT_ONCE: Final = 8
 
-Step = Callable[[Model, Float32], Float32]
+Step = Callable[[Tensors, Float32], Float32]
 """Part of a layer: gives what it adds to texts [n, hidden], which may be several streams one after the other."""
 
 
 def sensitivities(
-    checkpoint: Model, how: Quantization, texts: Sequence[Sequence[int]], progress: Progress | None = None
+    checkpoint: Tensors, how: Quantization, texts: Sequence[Sequence[int]], progress: Progress | None = None
 ) -> dict[str, float]:
     """Return the sensitivity of all that is quantised, by the names of `Quantization`, in the order of the file.
 
@@ -83,7 +82,7 @@ def sensitivities(
     return found
 
 
-def saved_by_small_blocks(checkpoint: Model, how: Quantization, matrices: Sequence[Matrix]) -> float:
+def saved_by_small_blocks(checkpoint: Tensors, how: Quantization, matrices: Sequence[Matrix]) -> float:
     """Return the share of a matrix's squared error in 4 bits that blocks of 32 spare, by some of its rows."""
     small = replace(how, block_size=SMALL_BLOCK)
     errors = np.zeros(2)
@@ -106,7 +105,7 @@ def _in_4_bits(weight: Float32, how: Quantization) -> Float32:
 class _Rounded:
     """A checkpoint some of whose tensors are what a board reads of them in 4 bits."""
 
-    def __init__(self, checkpoint: Model, tensors: Set[str], how: Quantization) -> None:
+    def __init__(self, checkpoint: Tensors, tensors: Set[str], how: Quantization) -> None:
         self.config = checkpoint.config
         self._checkpoint, self._tensors, self._how = checkpoint, tensors, how
 
@@ -132,11 +131,11 @@ def _batches(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
 
 
 def _divergences(
-    checkpoint: Model, rounded: Mapping[str, Model], texts: Sequence[Sequence[int]], tell: Callable[[int], None]
+    checkpoint: Tensors, rounded: Mapping[str, Tensors], texts: Sequence[Sequence[int]], tell: Callable[[int], None]
 ) -> Iterator[tuple[str, float]]:
     """Give of each name the KL divergence, summed over the positions of the texts."""
     ids = np.concatenate(texts)
-    exact, streams = embed(checkpoint, ids), {"embedding": embed(rounded["embedding"], ids)}
+    exact, streams = Observer().embed(checkpoint, ids), {"embedding": Observer().embed(rounded["embedding"], ids)}
     for layer in range(checkpoint.config.n_layers):
         inside = [name for name in rounded if name.startswith(f"layers.{layer}.")]
         attention = [name for name in inside if name.endswith((".qkv", ".o"))]
@@ -155,7 +154,7 @@ def _divergences(
 
 
 def _attention(layer: int, texts: Sequence[Sequence[int]]) -> Step:
-    def step(model: Model, hidden: Float32) -> Float32:
+    def step(model: Tensors, hidden: Float32) -> Float32:
         all_texts = list(texts) * (len(hidden) // sum(map(len, texts)))
         pasts = [Past(model.config) for _ in all_texts]
         return attend(model, layer, hidden, Positions.of(model.config, all_texts, pasts), pasts, Observer())
@@ -167,7 +166,7 @@ def _feed_forward(layer: int) -> Step:
     return lambda model, hidden: feed_forward(model, layer, hidden, Observer())
 
 
-def _advance(model: Model, step: Step, streams: Sequence[Float32]) -> None:
+def _advance(model: Tensors, step: Step, streams: Sequence[Float32]) -> None:
     """Add to each stream what a step adds."""
     for start in range(0, len(streams), _STREAMS_AT_ONCE):
         some = streams[start : start + _STREAMS_AT_ONCE]

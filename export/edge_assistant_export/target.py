@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast, get_args
 
 from edge_assistant.errors import BoardTooSmallError, RecipeError
 from edge_assistant_export.estimate import Estimate, estimate_of, fixed_bytes
-from edge_assistant_export.recipe import Bits, BlockSize, CacheType, Method, Recipe, WindowCache
+from edge_assistant_export.recipe import Bits, BlockSize, CacheType, Recipe, WindowCache
 
 if TYPE_CHECKING:
     from edge_assistant.bundle import Architecture, InstructVersion
@@ -43,7 +43,7 @@ class Given(TypedDict, total=False):
     block_size: BlockSize
     eight_bits: tuple[str, ...]
     small_blocks: tuple[str, ...]
-    method: Method
+    method: str
     zero_points: bool
     accuracy_level: Literal[0, 4]
     cache: CacheType

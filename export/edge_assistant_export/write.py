@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,11 +38,12 @@ from edge_assistant.errors import (
     OutputWriteError,
 )
 from edge_assistant_export import __version__
+from edge_assistant_export.awq import Blocks
 from edge_assistant_export.cache_scales import cache_scales
 from edge_assistant_export.calibration_text import calibration_texts
-from edge_assistant_export.compensate import Inputs, compensated
 from edge_assistant_export.graph import Place, serialize
 from edge_assistant_export.journal import Journal
+from edge_assistant_export.methods import Job
 from edge_assistant_export.mistral import build_graph
 from edge_assistant_export.neighbours import bundle_config, genai_config
 from edge_assistant_export.publish import (
@@ -54,14 +55,15 @@ from edge_assistant_export.publish import (
     write_file,
     write_json,
 )
-from edge_assistant_export.quantize import Float32, Packed, Rounding, quantize
-from edge_assistant_export.reference import hidden_states
+from edge_assistant_export.quantize import Float32, Quantizer
+from edge_assistant_export.reference import Tensors
 from edge_assistant_export.rotary import rotary_tables
 from edge_assistant_export.weights import Matrix, Weights, plan_weights, read_rows
+from edge_assistant_export.written import Written
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
-    from edge_assistant_export.recipe import Method, Recipe
+    from edge_assistant_export.recipe import Recipe
 
 BUNDLE_FILES: Final = frozenset(
     {GRAPH_FILE, WEIGHTS_FILE, TOKENIZER_FILE, MANIFEST_FILE, "config.json", "genai_config.json"}
@@ -70,13 +72,6 @@ BUNDLE_FILES: Final = frozenset(
 
 Progress = Callable[[str, int, int], None]
 """Told the name of a stage, "calibration" or "weights", and how much of how much of it is done."""
-
-
-class Quantizer(Protocol):
-    """Makes some rows of a matrix into integers and scales."""
-
-    def __call__(self, weight: Float32, *, bits: int, block_size: int, zero_points: bool) -> Packed:
-        """Return the rows of `weight` [n_rows, row_size] with so many bits a weight and weights a scale."""
 
 
 # Weights a worker takes at a time: 16 MB as float32.
@@ -120,13 +115,14 @@ def export(
             with (folder / WEIGHTS_FILE).open("r+b") as file, Journal(folder / _JOURNAL) as journal:
                 for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
                     _write_rows(file.fileno(), place, 0, table)
-                with _Writer(file.fileno(), checkpoint, journal, _weights_progress(weights, progress)) as writer:
-                    _write_weights(writer, weights, checkpoint, recipe.method, texts)
+                job = Job(checkpoint, texts, Blocks(recipe.bits, recipe.block_size, recipe.zero_points), folder)
+                with _Writer(file.fileno(), weights, checkpoint, journal, progress) as writer:
+                    rounded = recipe.rounding(job, writer)
                 os.fsync(file.fileno())
-            scales = cache_scales(checkpoint, texts) if recipe.cache == "int8" else None
+            scales = cache_scales(rounded, texts) if recipe.cache == "int8" else None
             bounded = manifest.cache.window == "bounded"
             model = build_graph(
-                manifest.architecture, manifest.quantization, weights, checkpoint.tensor, scales, bounded_window=bounded
+                manifest.architecture, manifest.quantization, weights, rounded.tensor, scales, bounded_window=bounded
             )
             write_file(folder / GRAPH_FILE, serialize(model))
             write_file(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
@@ -205,41 +201,19 @@ def _texts(path: Path, checkpoint: Checkpoint, recipe: Recipe, progress: Progres
     return texts
 
 
-def _weights_progress(weights: Weights, progress: Progress) -> Callable[[int], None]:
-    total = sum(matrix.n_rows * matrix.row_size for matrix in weights.matrices)
-    return lambda done: progress("weights", done, total)
-
-
-def _write_weights(
-    writer: _Writer, weights: Weights, checkpoint: Checkpoint, method: Method, texts: list[list[int]]
-) -> None:
-    """Write every matrix; with GPTQ while the texts pass through the model, as soon as what it multiplies is known."""
-    left = {name: _Piece(matrix, rows) for matrix in weights.matrices for name, rows in matrix.shares()}
-    if method == "gptq" and weights.layers[0].qkv.scales is not None:
-
-        def write(name: str, factor: Float32) -> None:
-            if left[name].matrix.scales is not None:
-                writer.write([left.pop(name)], partial(compensated, factor=factor))
-
-        inputs = Inputs(write)
-        try:
-            hidden_states(checkpoint, texts, observer=inputs)
-            inputs.finish()
-        except np.linalg.LinAlgError as error:
-            problem = f"GPTQ cannot weigh what passes through its layers ({error}): try --method least-squares"
-            raise CheckpointError(checkpoint.source_name, problem) from error
-    rounding: Rounding = "maximum" if method == "maximum" else "least_squares"
-    writer.write(left.values(), partial(quantize, method=rounding))
-
-
 class _Writer:
     """Quantises matrices in as many threads as there are cores: numpy's loops let go of the interpreter lock."""
 
-    def __init__(self, file: int, checkpoint: Checkpoint, journal: Journal, progress: Callable[[int], None]) -> None:
-        """`progress` is told how many weights are done."""
+    def __init__(
+        self, file: int, weights: Weights, checkpoint: Checkpoint, journal: Journal, progress: Progress
+    ) -> None:
+        """`file` is the descriptor of the file of weights; `progress` is told how many weights are done."""
         self._file, self._checkpoint, self._journal, self._progress = file, checkpoint, journal, progress
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "quantise")
+        self._left = {name: _Piece(matrix, rows) for matrix in weights.matrices for name, rows in matrix.shares()}
+        self._total = sum(matrix.n_rows * matrix.row_size for matrix in weights.matrices)
         self._done = 0
+        self.written = Written(file, weights, checkpoint)
 
     def __enter__(self) -> Self:
         return self
@@ -247,16 +221,21 @@ class _Writer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown(cancel_futures=kind is not None)
 
-    def write(self, shares: Iterable[_Piece], quantizer: Quantizer) -> None:
-        """Write some rows of some matrices, and return when they are."""
-        futures = [
-            self._pool.submit(self._write_piece, piece, quantizer) for share in shares for piece in _pieces(*share)
-        ]
+    @property
+    def left(self) -> list[str]:
+        """What has not been written, by the first tensor's name of what reads the same input."""
+        return list(self._left)
+
+    def write(self, names: Iterable[str], quantizer: Quantizer, source: Tensors | None = None) -> None:
+        """Write some of what is left, and return when it is; from the checkpoint if no other source is named."""
+        write = partial(self._write_piece, quantizer=quantizer, source=source or self._checkpoint)
+        shares = [self._left.pop(name) for name in names]
+        futures = [self._pool.submit(write, piece) for share in shares for piece in _pieces(*share)]
         for future in as_completed(futures):
             self._done += future.result()
-            self._progress(self._done)
+            self._progress("weights", self._done, self._total)
 
-    def _write_piece(self, piece: _Piece, quantizer: Quantizer) -> int:
+    def _write_piece(self, piece: _Piece, quantizer: Quantizer, source: Tensors) -> int:
         """Quantise and write a piece that is not there yet; return how many weights that were."""
         matrix, first_row = piece.matrix, piece.rows.start
         n_weights: int = (piece.rows.stop - first_row) * matrix.row_size
@@ -264,11 +243,11 @@ class _Writer:
         finished = self._journal.hash_of(name)
         if finished is not None and finished == self._hash_on_disk(piece):
             return n_weights
-        rows = read_rows(matrix, self._read, piece.rows)
+        rows = read_rows(matrix, partial(self._read, source), piece.rows)
         written: Sequence[npt.NDArray[Any]] = [rows]
         if matrix.scales is not None:
             zeros = matrix.zero_points is not None
-            packed = quantizer(rows, bits=matrix.bits, block_size=matrix.block_size, zero_points=zeros)
+            packed = quantizer(rows, piece.rows, bits=matrix.bits, block_size=matrix.block_size, zero_points=zeros)
             written = [part for part in packed if part is not None]
         sha256 = hashlib.sha256()
         for place, part in zip(matrix.places, written, strict=True):
@@ -284,9 +263,9 @@ class _Writer:
             sha256.update(os.pread(self._file, length, place.offset + piece.rows.start * row_bytes))
         return sha256.hexdigest()
 
-    def _read(self, name: str, rows: slice) -> Float32:
+    def _read(self, source: Tensors, name: str, rows: slice) -> Float32:
         """Return rows of a tensor whose numbers are finite."""
-        found = self._checkpoint.tensor(name, rows)
+        found = source.tensor(name, rows)
         with np.errstate(invalid="ignore"):
             finite = np.isfinite(found.sum())
         if not finite:

@@ -127,6 +127,7 @@ class Routes(Observer):
 
     def routes(self, layer, chosen):
         self.chosen[layer] = chosen
+        return chosen
 
 
 def router_logits(bundle, architecture, texts) -> list[np.ndarray]:
@@ -160,10 +161,10 @@ def test_rows_that_are_no_whole_blocks_are_refused_with_what_fits(bits, block_si
 def test_compensated_experts_are_nearer(tiny_checkpoint, tmp_path):
     distances = {}
     with Checkpoint.open(tiny_checkpoint(**MIXTURES["2 of 4"])) as checkpoint:
-        for method in ("maximum", "gptq"):
+        for method in ("maximum", "gptq", "awq"):
             export(checkpoint, Recipe(method=method, accuracy_level=0), tmp_path / method)
             distances[method] = verify(tmp_path / method, checkpoint, tokens=1024).kl
-    assert distances["gptq"] < distances["maximum"]
+    assert max(distances["gptq"], distances["awq"]) < distances["maximum"]
 
 
 def test_both_layouts_make_the_same_weights(tiny_checkpoint, mistral_layout, export_bundle, tmp_path):

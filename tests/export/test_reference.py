@@ -158,8 +158,9 @@ def test_an_observer_is_shown_to_each_expert_who_chose_it(tiny_checkpoint):
 
         def routes(self, layer, chosen):
             self.chosen[layer] = chosen
+            return chosen
 
-        def inputs(self, name, x):
+        def inputs(self, name, x, residual=None):
             if name.endswith(".gate"):
                 self.shown[name] = len(x)
 

@@ -108,9 +108,20 @@ def lost_on_stories(stories, export_bundle):
         ({"bits": 8}, 0.01),
         ({"bits": 4, "eight_bits": ("embedding",)}, 0.11),
         ({"bits": 4}, 0.13),
-        ({"bits": 4, "method": "gptq"}, 0.11),
+        ({"bits": 4, "method": "awq"}, 0.13),
+        ({"bits": 4, "method": "gptq"}, 0.08),
+        ({"bits": 4, "method": "gptq", "zero_points": True}, 0.06),
     ],
-    ids=["float32", "int8 cache", "int8", "int4 with an int8 head", "int4", "int4 by GPTQ"],
+    ids=[
+        "float32",
+        "int8 cache",
+        "int8",
+        "int4 with an int8 head",
+        "int4",
+        "int4 by AWQ",
+        "int4 by GPTQ",
+        "int4 by GPTQ, zero points",
+    ],
 )
 def test_a_trained_model_keeps_its_perplexity(recipe, at_most, lost_on_stories):
     assert abs(lost_on_stories(**recipe)) < at_most

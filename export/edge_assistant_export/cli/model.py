@@ -35,8 +35,9 @@ _EXAMPLES = """\
 examples:
   edge-assistant-export model models/home-mini/checkpoint /tmp/home-mini
   edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128 --cache int8
-  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --calibration some-text.txt
-  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --target-size 4.2GB --calibration some-text.txt
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --zero-points --calibration pages.txt
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method awq --calibration pages.txt
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --target-size 4.2GB --calibration pages.txt
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --max-kl 0.01 --method gptq --zero-points
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --eight-bits lm_head,layers.31.down
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
@@ -84,8 +85,9 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     add("--small-blocks", type=_names, metavar="NAMES", help="these matrices in blocks of 32")
     add(
         "--method",
-        metavar="least-squares|maximum|gptq",
-        help="how weights are rounded (default: least-squares); gptq is the most exact and reads a calibration text",
+        metavar="least-squares|maximum|gptq|awq",
+        help="how weights are rounded (default: least-squares); gptq is the most exact, awq "
+        "scales channels first; both read a calibration text",
     )
     add(
         "--zero-points",
@@ -104,7 +106,7 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="text for gptq, for the scales of an int8 cache and to choose 8 bits by (default: text that the model "
+        help="text for gptq, awq, the scales of an int8 cache and to choose 8 bits by (default: text that the model "
         "samples itself, for which it is read 127 times: hours for a 7B)",
     )
     add(

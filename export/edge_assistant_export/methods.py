@@ -1,0 +1,131 @@
+"""The ways in which weights become integers, one row of a table each.
+
+A method is given the model and a place to write to, and has every matrix written; whatever it leaves is not in the
+bundle. A new one is a module that has a class with what `Method` asks for, and a row in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+
+from edge_assistant.errors import CheckpointError
+from edge_assistant_export.awq import Blocks, scaled
+from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.quantize import Float32, Packed, Quantizer, Rounding, quantize
+from edge_assistant_export.reference import Tensors, hidden_states
+from edge_assistant_export.sequential import Sequential, embedding_quantizer
+
+
+class Target(Protocol):
+    """Where the matrices are written to."""
+
+    @property
+    def written(self) -> Tensors:
+        """The model as a board will compute with it, as far as it has been written."""
+
+    @property
+    def left(self) -> Sequence[str]:
+        """What has not been written: the first tensor's name for all matrices that read the same input."""
+
+    def write(self, names: Iterable[str], quantizer: Quantizer, source: Tensors | None = None) -> None:
+        """Write some of what is left, rounded where it is to be; from the checkpoint if nothing else is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a method is to do."""
+
+    checkpoint: Checkpoint
+    texts: Sequence[Sequence[int]]
+    """Ids of the calibration's texts; none for a method that reads none."""
+    blocks: Blocks
+    folder: Path
+    """Where a file may be kept that the export is to find if it is killed and begun again."""
+
+
+class Method(Protocol):
+    """A way of rounding a model."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it is calibrated."""
+
+    @property
+    def finds_zero_points(self) -> bool:
+        """Whether blocks may have zero points of their own."""
+
+    def __call__(self, job: Job, target: Target) -> Tensors:
+        """Write every matrix, and return the model that was rounded: the checkpoint, or the same function of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Each weight goes to the nearest integer of its block."""
+
+    rounding: Rounding
+    finds_zero_points: bool
+    reads_text: bool = False
+
+    def __call__(self, job: Job, target: Target) -> Tensors:
+        """Write every matrix."""
+        target.write(target.left, self.quantize)
+        return job.checkpoint
+
+    def quantize(self, weight: Float32, rows: slice, *, bits: int, block_size: int, zero_points: bool) -> Packed:  # noqa: ARG002
+        """Return some rows of a matrix: a `Quantizer`."""
+        return quantize(weight, bits, block_size, self.rounding, zero_points=zero_points)
+
+
+LEAST_SQUARES: Final = Nearest("least_squares", finds_zero_points=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Gptq:
+    """Each matrix keeps its products where the checkpoint has them, for what the matrices before it give."""
+
+    reads_text: bool = True
+    finds_zero_points: bool = True
+
+    def __call__(self, job: Job, target: Target) -> Tensors:
+        """Write every matrix on the texts' way through the layers; experts that no text reached by least squares."""
+        checkpoint = job.checkpoint
+        try:
+            if checkpoint.config.tied_embedding:
+                states = hidden_states(checkpoint, job.texts)
+                target.write(["embedding"], embedding_quantizer(states))
+            else:
+                target.write(["embedding"], LEAST_SQUARES.quantize)
+            sequential = Sequential(target.written, lambda name, quantizer: target.write([name], quantizer))
+            hidden_states(checkpoint, [*job.texts, *job.texts], observer=sequential)
+        except np.linalg.LinAlgError as error:
+            problem = f"GPTQ cannot weigh what passes through its layers ({error}): try --method least-squares"
+            raise CheckpointError(checkpoint.source_name, problem) from error
+        return LEAST_SQUARES(job, target)
+
+
+@dataclass(frozen=True, slots=True)
+class Awq:
+    """Channels are scaled by what they meet, then each weight goes to the nearest integer."""
+
+    reads_text: bool = True
+    finds_zero_points: bool = True
+
+    def __call__(self, job: Job, target: Target) -> Tensors:
+        """Write every matrix of the scaled model."""
+        model = scaled(job.checkpoint, job.texts, job.blocks, job.folder / ".scales.npz")
+        target.write(target.left, LEAST_SQUARES.quantize, model)
+        return model
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "least_squares": LEAST_SQUARES,
+    "maximum": Nearest("maximum", finds_zero_points=False),
+    "gptq": Gptq(),
+    "awq": Awq(),
+}
+"""Every method by the name that recipes and manifests call it."""
