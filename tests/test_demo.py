@@ -34,7 +34,6 @@ def test_a_server_that_does_not_start_fails_the_demo(tiny_bundle, tmp_path: Path
 
 
 @pytest.mark.skipif(not (HOME_MINI / MANIFEST_FILE).is_file(), reason="models/home-mini holds no bundle")
-@pytest.mark.xfail(strict=False, reason="home-mini confuses the temperatures of two areas: models/home-mini/README.md")
 def test_the_model_of_the_clone_passes_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demo", "--model", str(HOME_MINI)]) == cli.OK
     assert f"{len(demo.QUESTIONS)} of {len(demo.QUESTIONS)} as expected" in capsys.readouterr().out
