@@ -43,7 +43,7 @@ from edge_assistant_export.quantize import (
 # What is added to the diagonal of H, as a share of its mean.
 _DAMPING: Final = 0.02
 # How often all columns are gone through, and how often those of a block for each scale that it tries.
-_SWEEPS: Final = 3
+_SWEEPS: Final = 2
 _PASSES: Final = 2
 # Scales that are tried, as shares of the one that fits the integers best.
 _SHARES: Final = (1.0, 0.94, 1.06, 0.88, 1.12)
@@ -90,7 +90,10 @@ def compensated(
     Rows do not depend on each other: any part of the rows may be given alone.
     """
     n_rows, row_size = weight.shape
-    aim: Float32 = weight if pull is None else weight + (pull @ products.factor.T) @ products.factor
+    aim = weight
+    if pull is not None:
+        by_factor: Float32 = pull @ products.factor.T
+        aim = weight + by_factor @ products.factor
     blocks = _greedy(aim, products.factor, bits, block_size, zero_points=zero_points)
     change = blocks.values(slice(0, row_size), block_size) - weight.T
     slope = products.damped @ change
