@@ -9,11 +9,17 @@ and where the product is to move by R [n, out] besides, because its inputs are n
 
     |x D^T - R|^2 = tr(D H D^T) - 2 tr(D P^T) + ...        P = R^T x, the pull
 
-GPTQ rounds the columns once, each mending what those before it did. Here all of them are gone through several times,
-as in QuantEase (Behdin et al. 2023, arXiv 2309.01885): with G = D H - P, half the gradient, a weight alone is best at
-w - G[j] / H[j, j], is rounded there, and G moves by its change times H[j]. A block tries a few scales and zero points
-about its own; each is refitted to the integers that came of it, in closed form under H, and the best is kept if it is
-better than what was: so the cost never rises. H is damped: a text of some thousand tokens has not seen everything.
+GPTQ starts at the best weights there are, w = W + P H^-1, and rounds them column by column; each time the columns still
+to come take up what the rounding of this one did to the product. With H^-1 = U^T U and U upper triangular:
+
+    q = round(w[:, j])                    error = (w[:, j] - q) / U[j, j]
+    w[:, j+1:] -= error * U[j, j+1:]
+
+Then all columns are gone through several times more, as in QuantEase (Behdin et al. 2023, arXiv 2309.01885): with
+G = D H - P, half the gradient, a weight alone is best at w - G[j] / H[j, j], is rounded there, and G moves by its
+change times H[j]. A block tries a few scales and zero points about its own; each is refitted to the integers that came
+of it, in closed form under H, and the best is kept if it is better than what was: so the cost never rises. H is damped:
+a text of some thousand tokens has not seen everything.
 """
 
 from __future__ import annotations
@@ -26,19 +32,18 @@ import numpy as np
 from edge_assistant_export.quantize import (
     Float32,
     Packed,
+    grid,
     inverse_of,
     n_blocks,
     pack,
     pack_zero_points,
-    quantize,
     round_to_bf16,
-    unpack,
 )
 
-DAMPING: Final = 0.02
-"""What is added to the diagonal of H, as a share of its mean."""
+# What is added to the diagonal of H, as a share of its mean.
+_DAMPING: Final = 0.02
 # How often all columns are gone through, and how often those of a block for each scale that it tries.
-_SWEEPS: Final = 4
+_SWEEPS: Final = 2
 _PASSES: Final = 2
 # Scales that are tried, as shares of the one that fits the integers best.
 _SHARES: Final = (1.0, 0.94, 1.06, 0.88, 1.12)
@@ -46,52 +51,88 @@ _SHARES: Final = (1.0, 0.94, 1.06, 0.88, 1.12)
 _LEAST_GAIN: Final = np.float32(1e-6)
 
 
-def damped(products: Float32, damping: float = DAMPING) -> Float32:
-    """Add a share of its mean to the diagonal of H = x^T x [in, in], in place, and return it.
+class Products(NamedTuple):
+    """What is known of the inputs of a matrix."""
+
+    damped: Float32
+    """H [in, in]."""
+    factor: Float32
+    """U [in, in]."""
+
+
+def products_of(x: Float32) -> Products:
+    """Return H and U of inputs x [n, in].
 
     Raises:
-        numpy.linalg.LinAlgError: H is not finite.
+        numpy.linalg.LinAlgError: H has no inverse, or is not finite.
     """
-    if not np.isfinite(products.sum()):
+    damped = x.T @ x
+    if not np.isfinite(damped.sum()):
         raise np.linalg.LinAlgError("it is not finite")
-    products[np.diag_indices_from(products)] += damping * float(np.mean(np.diagonal(products))) or 1.0
-    return products
+    damped[np.diag_indices_from(damped)] += _DAMPING * float(np.mean(np.diagonal(damped))) or 1.0
+    # Turned by 180 degrees, the lower triangle L of H = L L^T is an upper one R with H = R R^T, and U = R^-1.
+    lower = np.linalg.cholesky(damped[::-1, ::-1])
+    factor: Float32 = np.linalg.inv(lower[::-1, ::-1]).astype(np.float32, copy=False)
+    return Products(damped, factor)
 
 
 def compensated(
     weight: Float32,
-    products: Float32,
+    products: Products,
     bits: int,
     block_size: int,
     *,
     zero_points: bool = False,
     pull: Float32 | None = None,
 ) -> Packed:
-    """Quantise a matrix [n_rows, row_size] to 4 or 8 bits a weight.
+    """Quantise a matrix [n_rows, row_size] to 4 or 8 bits a weight; `pull` is P [n_rows, row_size].
 
-    `products` is the damped H of its inputs [row_size, row_size], `pull` is P [n_rows, row_size]. Rows do not depend on
-    each other: any part of the rows may be given alone.
+    Rows do not depend on each other: any part of the rows may be given alone.
     """
     n_rows, row_size = weight.shape
-    start = quantize(weight, bits, block_size, zero_points=zero_points)
-    integers, zeros = (np.ascontiguousarray(part.T, np.float32) for part in unpack(start, bits))
-    blocks = _Blocks(integers, np.ascontiguousarray(start.scales.T), zeros, 2**bits - 1, zero_points)
+    aim = weight
+    if pull is not None:
+        by_factor: Float32 = pull @ products.factor.T
+        aim = weight + by_factor @ products.factor
+    blocks = _greedy(aim, products.factor, bits, block_size, zero_points=zero_points)
     change = blocks.values(slice(0, row_size), block_size) - weight.T
-    slope = products @ change
+    slope = products.damped @ change
     if pull is not None:
         slope -= pull.T
     for _ in range(_SWEEPS):
-        for number in range(n_blocks(row_size, block_size)):
+        for number in range(len(blocks.scales)):
             columns = slice(number * block_size, min((number + 1) * block_size, row_size))
-            change = blocks.improve(number, columns, products[columns, columns], slope[columns])
-            slope += products[:, columns] @ change
-    integers[row_size:] = zeros[-1]  # what fills up the last block stays worth nothing
-    in_blocks = integers.reshape(-1, block_size, n_rows).transpose(1, 2, 0).reshape(block_size, -1)
+            change = blocks.improve(number, columns, products.damped[columns, columns], slope[columns])
+            slope += products.damped[:, columns] @ change
+    blocks.integers[row_size:] = blocks.zeros[-1]  # what fills up the last block stays worth nothing
+    in_blocks = blocks.integers.reshape(-1, block_size, n_rows).transpose(1, 2, 0).reshape(block_size, -1)
     return Packed(
-        pack(in_blocks, bits).reshape(start.data.shape),
+        pack(in_blocks, bits).reshape(n_rows, len(blocks.scales), -1),
         np.ascontiguousarray(blocks.scales.T),
-        pack_zero_points(zeros.T, bits) if zero_points else None,
+        pack_zero_points(blocks.zeros.T, bits) if zero_points else None,
     )
+
+
+def _greedy(weight: Float32, factor: Float32, bits: int, block_size: int, *, zero_points: bool) -> _Blocks:
+    """Round each column once, GPTQ's way; a block's grid is found when its first column is reached."""
+    n_rows, row_size = weight.shape
+    n, top = n_blocks(row_size, block_size), 2**bits - 1
+    left = np.zeros((n * block_size, n_rows), np.float32)
+    left[:row_size] = weight.T
+    scales, zeros = (np.empty((n, n_rows), np.float32) for _ in range(2))
+    blocks = _Blocks(np.zeros_like(left), scales, zeros, top, zero_points)
+    for number in range(n):
+        start, stop = number * block_size, min((number + 1) * block_size, row_size)
+        scale, zero = grid(left[start : start + block_size], bits, zero_points=zero_points)
+        scales[number], zeros[number], inverse = scale, zero, inverse_of(scale)
+        errors = np.empty((stop - start, n_rows), np.float32)
+        for at in range(start, stop):
+            column = np.clip(np.rint(left[at] * inverse), -zero, top - zero)
+            errors[at - start] = (left[at] - column * scale) / factor[at, at]
+            left[at + 1 : stop] -= factor[at, at + 1 : stop, np.newaxis] * errors[at - start]
+            blocks.integers[at] = column + zero
+        left[stop:row_size] -= factor[start:stop, stop:].T @ errors
+    return blocks
 
 
 class _Found(NamedTuple):

@@ -87,7 +87,7 @@ def quantize(
     for start in range(0, n_rows, rows_at_a_time):
         piece = slice(start, start + rows_at_a_time)
         columns = _to_columns(weight[piece], blocks, block_size)
-        found, zero = _grid(columns, bits, method, zero_points=zero_points)
+        found, zero = grid(columns, bits, method, zero_points=zero_points)
         scales[piece], zeros[piece] = found.reshape(-1, blocks), zero.reshape(-1, blocks)
         data[piece] = _pack(columns, found, zero, bits).reshape(-1, *data.shape[1:])
     return Packed(data, scales, pack_zero_points(zeros, bits) if zero_points else None)
@@ -112,7 +112,9 @@ def unpack(packed: Packed, bits: int) -> tuple[UInt8, UInt8]:
     return integers, _unpack(packed.zero_points, bits)[:, :blocks]
 
 
-def _grid(columns: Float32, bits: int, method: Rounding, *, zero_points: bool) -> tuple[Float32, Float32]:
+def grid(
+    columns: Float32, bits: int, method: Rounding = "least_squares", *, zero_points: bool
+) -> tuple[Float32, Float32]:
     """Return the scales, as bf16 holds them, and zero points [columns] of blocks [block_size, columns]."""
     if zero_points:
         return _zero_point_grid(columns, bits)

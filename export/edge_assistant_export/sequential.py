@@ -22,14 +22,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edge_assistant_export.compensate import compensated, damped
+from edge_assistant_export.compensate import Products, compensated, products_of
 from edge_assistant_export.quantize import Float32, Packed, Quantizer
 from edge_assistant_export.reference import Int64, Observer, Tensors
 
 # The share of the checkpoint's lead that a matrix is to make up for.
 _SHARE: Final = np.float32(0.5)
-# For an embedding that is the head as well: rows that are read want H = 1, those that are multiplied want x^T x.
-_TIED_DAMPING: Final = 0.3
 
 Write = Callable[[str, Quantizer], None]
 """Quantises the matrices that read one input, by the name of the first, where they are to be."""
@@ -49,7 +47,7 @@ class Sequential(Observer):
         exact, found = _halves(x)
         lead = None if residual is None else np.subtract(*_halves(residual))
         if name != "embedding":  # tied to the head, it was written when the first text was read
-            self._write(name, Mended(damped(found.T @ found), exact, found, lead))
+            self._write(name, Mended(products_of(found), exact, found, lead))
 
     def routes(self, layer: int, chosen: Int64) -> Int64:  # noqa: ARG002
         """Send a position to the same experts in both halves, so that what meets an expert is a pair."""
@@ -67,16 +65,15 @@ class Sequential(Observer):
 
 def embedding_quantizer(states: list[Float32]) -> Quantizer:
     """Return what rounds an embedding that is also the head; `states` [n, hidden] are those of texts at the end."""
-    every = np.concatenate(states)
-    return Mended(damped(every.T @ every, _TIED_DAMPING))
+    return Mended(products_of(np.concatenate(states)))
 
 
 @dataclass(frozen=True)
 class Mended:
     """Rounds matrices that read one input, by coordinate descent."""
 
-    products: Float32
-    """H, damped."""
+    products: Products
+    """H and U of what they meet."""
     exact: Float32 | None = None
     """What they meet in the checkpoint, [n, in]; None: what they meet in the bundle."""
     found: Float32 | None = None

@@ -45,7 +45,9 @@ class Inputs(Observer):
 def test_every_matrix_is_written_once_and_in_order(tiny_checkpoint, tied):
     names = []
     with Checkpoint.open(tiny_checkpoint(tie_word_embeddings=tied)) as checkpoint:
-        sequential = Sequential(checkpoint, lambda name, quantizer: names.append((name, quantizer.products.shape)))
+        sequential = Sequential(
+            checkpoint, lambda name, quantizer: names.append((name, quantizer.products.damped.shape))
+        )
         hidden_states(checkpoint, [*TEXTS, *TEXTS], observer=sequential)
         config = checkpoint.config
     inner = config.n_heads * config.head_dim
