@@ -19,6 +19,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from itertools import chain
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
@@ -28,11 +29,11 @@ from edge_assistant.home.actions import Actuator
 from edge_assistant.home.outcomes import CallOutcome
 from edge_assistant.home.perform import Performer
 from edge_assistant.home.registry import Device, Home, describe
-from edge_assistant.home.relevant import as_many_as_fit, ranked
+from edge_assistant.home.relevant import as_many_as_fit, in_home_order, relevant
 from edge_assistant.home.timers import Timer, Timers
 from edge_assistant.home.tools import TOOLS
 from edge_assistant.text.messages import Assistant as AssistantMessage
-from edge_assistant.text.messages import Message, System, Tool, ToolCall, ToolResult, User
+from edge_assistant.text.messages import Message, System, Tool, ToolCall, ToolResult, User, spoken
 
 if TYPE_CHECKING:
     from edge_assistant.bundle import Manifest
@@ -275,21 +276,20 @@ class Assistant:
         """Return the messages of a turn that fit the context: what the question mentions, then turns, then the rest."""
         budget = self._model.capacity - max_tokens
         time = datetime.now().astimezone().strftime("%A %H:%M")
-        order, mentioned = ranked(devices, text)
+        shown = relevant(devices, text, spoken(chain(*history)), self._settings.prompt_devices)
 
         def messages(chosen: Sequence[Device]) -> list[Message]:
-            shown = {id(device) for device in chosen}
-            head = describe((device for device in devices if id(device) in shown), time)
-            return [self._system, *(message for turn in history for message in turn), User(f"{head}\n\n{text}")]
+            head = describe(in_home_order(devices, chosen), time)
+            return [self._system, *chain(*history), User(f"{head}\n\n{text}")]
 
         def fits(chosen: Sequence[Device]) -> bool:
             return self._model.count(messages(chosen), self._tools) <= budget
 
-        count = as_many_as_fit(order, fits)
-        while count < mentioned and history:
+        count = as_many_as_fit(shown.devices, fits)
+        while count < shown.mentioned and history:
             history = history[1:]
-            count = as_many_as_fit(order, fits)
-        return messages(order[:count])
+            count = as_many_as_fit(shown.devices, fits)
+        return messages(shown.devices[:count])
 
 
 def new_id() -> str:

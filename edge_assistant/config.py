@@ -118,6 +118,9 @@ class AssistantSettings(Section):
     sessions: int = _key(64, "Conversations that are kept; the one unused for longest goes first.", "sessions", ge=0)
     session_turns: int = _key(6, "Turns that a conversation keeps.", "turns", ge=0)
     session_bytes: int = _key(64 * KIB, "Text that all kept turns of one conversation may take.", "bytes", ge=0)
+    prompt_devices: int = _key(
+        12, "Devices that the prompt shows, more only where the question mentions more.", "devices", ge=0
+    )
     settle_seconds: float = _key(2.0, "How long a command waits for the device's state to follow.", "s", gt=0, le=60)
     queue: int = _key(8, "Questions that may wait; more are refused at once.", "questions", ge=1)
 

@@ -127,11 +127,21 @@ async def test_of_the_sessions_the_one_unused_for_longest_is_forgotten(scripted_
 
 async def test_what_the_question_mentions_goes_in_when_not_all_fits(scripted_model):
     model = scripted_model(lambda text: "ok", capacity=600)
-    await make(model, a_home(200)).answer(Ask("is the front door locked?"))
+    await make(model, a_home(200), prompt_devices=200).answer(Ask("is the front door locked?"))
     prompt = model.prompts[0]
     assert "lock: front door" in prompt[-1].text
     assert 10 < prompt[-1].text.count("sensor") < 198
     assert 600 - 128 - 20 < model.count(prompt) <= 600 - 128
+
+
+async def test_a_few_devices_of_a_large_home_are_shown(scripted_model):
+    model = scripted_model(lambda text: "ok", capacity=6000)
+    assistant = make(model, a_home(200), prompt_devices=5)
+    await assistant.answer(Ask("is the front door locked?", session="a"))
+    await assistant.answer(Ask("and now?", session="a"))
+    for prompt in model.prompts:
+        assert "lock: front door" in prompt[-1].text
+        assert prompt[-1].text.count("sensor: ") == 4
 
 
 async def test_old_turns_give_way_to_what_the_question_mentions(scripted_model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,3 +56,8 @@ class ToolResult:
 
 
 Message = System | User | Assistant | ToolResult
+
+
+def spoken(messages: Iterable[Message]) -> str:
+    """Return what was said in the messages, by both sides."""
+    return "\n".join(message.text for message in messages if isinstance(message, (User, Assistant)))

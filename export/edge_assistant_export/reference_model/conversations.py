@@ -13,11 +13,13 @@ from edge_assistant.errors import EdgeAssistantError
 from edge_assistant.home.actions import awaited, plan
 from edge_assistant.home.outcomes import Result, outcome
 from edge_assistant.home.registry import Home, describe
+from edge_assistant.home.relevant import in_home_order, relevant
 from edge_assistant.home.resolve import resolve, target_of
 from edge_assistant.home.wording import states
-from edge_assistant.text.messages import Assistant, Message, System, ToolCall, ToolResult, User
+from edge_assistant.text.messages import Assistant, Message, System, ToolCall, ToolResult, User, spoken
 from edge_assistant_export.reference_model import homes
-from edge_assistant_export.reference_model.examples import example
+from edge_assistant_export.reference_model.examples import bare, example
+from edge_assistant_export.reference_model.examples import questions as questions_about
 from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker
 from edge_assistant_export.reference_model.examples.follow_ups import Turn, ambiguous_turn, follow_up
 
@@ -35,6 +37,9 @@ _OTHER_SYSTEMS = (
 )
 HISTORY_SHARE = 0.4
 """How many of the conversations start with earlier turns."""
+PRACTISED_SHARE = 0.4
+"""How many earlier turns of training are of the few kinds whose follow-ups chance makes too seldom."""
+_PRACTISED = (questions_about.is_state, questions_about.state) * 2 + (bare.partial_question,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,17 @@ class Conversation:
         """Return the prompt for one question."""
         return [*self.before, User(self.head + question)]
 
+    def as_asked(self, question: str, devices: int) -> list[Message]:
+        """Return the prompt that a board makes for one question: with what is relevant of the home."""
+        shown = relevant(self.house.devices, question, spoken(self.before), devices).devices
+        head = describe(in_home_order(self.house.devices, shown), self.house.time)
+        return [*self.before, User(f"{head}\n\n{question}")]
 
-def conversation(speaker: Speaker, house: House, *, history: bool | None = None) -> Conversation:
-    """Return a conversation about the home, with earlier turns by chance."""
+
+def conversation(
+    speaker: Speaker, house: House, *, history: bool | None = None, practised: float = 0.0
+) -> Conversation:
+    """Return a conversation about the home, with earlier turns by chance; a share of them is `practised`."""
     rng = speaker.rng
     system = System(SYSTEM if rng.random() < 0.6 else rng.choice(_OTHER_SYSTEMS))
     if not (rng.random() < HISTORY_SHARE if history is None else history):
@@ -65,7 +78,7 @@ def conversation(speaker: Speaker, house: House, *, history: bool | None = None)
     last: Turn | None = None
     count = 0
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3))):
-        last = _turn(Speaker(rng), house)
+        last = _turn(Speaker(rng), house, practised)
         turn, house, count = _carried_out(rng, last.example, house, count)
         messages += turn
     return Conversation(tuple(messages), house, last)
@@ -83,12 +96,14 @@ def questions(speaker: Speaker, talk: Conversation) -> Iterator[Example]:
             yield example(speaker, talk.house)
 
 
-def _turn(speaker: Speaker, house: House) -> Turn:
-    if speaker.rng.random() < 0.25:
-        try:
+def _turn(speaker: Speaker, house: House, practised: float) -> Turn:
+    try:
+        if practised and speaker.rng.random() < practised:
+            return Turn(speaker.rng.choice(_PRACTISED)(speaker, house))
+        if speaker.rng.random() < 0.25:
             return ambiguous_turn(speaker, house)
-        except NoSuchQuestionError:
-            pass
+    except NoSuchQuestionError:
+        pass
     return Turn(example(speaker, house))
 
 
@@ -132,6 +147,6 @@ def carry_out(rng: Random, call: ToolCall, house: House) -> tuple[str, str, Hous
 
 
 def random_conversation(rng: Random, low: int, high: int) -> tuple[Speaker, Conversation]:
-    """Return a fresh home of about `low` to `high` devices, and a conversation about it."""
+    """Return a fresh home of about `low` to `high` devices, and a conversation about it, for training."""
     speaker = Speaker(rng)
-    return speaker, conversation(speaker, homes.house(rng, low, high))
+    return speaker, conversation(speaker, homes.house(rng, low, high), practised=PRACTISED_SHARE)

@@ -73,8 +73,8 @@ def by_checkpoint(model: Mistral, tokenizer: Tokenizer) -> Judge:
 
 
 def by_bundle(folder: Path, threads: int) -> Judge:
-    """Return a judge that generates each answer greedily on the board's own engine."""
-    from edge_assistant.config import EngineSettings
+    """Return a judge that generates each answer greedily on the board's own engine, with a board's prompt."""
+    from edge_assistant.config import AssistantSettings, EngineSettings
     from edge_assistant.engine import SamplingParams
     from edge_assistant.errors import ToolCallError
     from edge_assistant.home.tools import TOOLS
@@ -83,7 +83,7 @@ def by_bundle(folder: Path, threads: int) -> Judge:
     def judge(asked: Iterable[Case]) -> Iterator[tuple[Case, bool, str]]:
         with ChatModel.load(folder, EngineSettings(threads=threads)) as model:
             for case in asked:
-                messages = case.talk.messages(case.example.question)
+                messages = case.talk.as_asked(case.example.question, AssistantSettings().prompt_devices)
                 try:
                     reply = model.chat(messages, TOOLS, SamplingParams(max_tokens=160)).message
                 except ToolCallError as error:
