@@ -97,6 +97,12 @@ class EngineSettings(Section):
     kv_cache_bytes: int = _key(64 * MIB, "Memory of the key/value cache; it sets how many tokens fit.", "bytes", ge=1)
     threads: int = _key(0, "Threads that compute; 0 takes every physical core.", "threads", ge=0, le=1024)
     prefill_chunk: int = _key(256, "Tokens of a prompt that are read in one step.", "tokens", ge=1)
+    prefix_bytes: int = _key(
+        64 * MIB, "Memory for the beginnings that prompts share, beside the cache; 0 keeps none.", "bytes", ge=0
+    )
+    prefix_disk_bytes: int = _key(
+        256 * MIB, "Disk for those that every prompt shares, so that a restart keeps them; 0 is none.", "bytes", ge=0
+    )
     guesses: int = _key(
         8,
         "Tokens guessed ahead at most, where that pays; answers stay the same. 0 never guesses.",

@@ -30,6 +30,8 @@ FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 GRAPH_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+SEEN_FILE = "seen.json"
+"""In the state directory: which files have been hashed."""
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 Size = Annotated[int, Field(gt=0)]

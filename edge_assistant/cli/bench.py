@@ -8,8 +8,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from edge_assistant.bundle import Bundle
-from edge_assistant.cli.common import seen_file, settings_and_model
+from edge_assistant.bundle import SEEN_FILE, Bundle
+from edge_assistant.cli.common import settings_and_model
+from edge_assistant.config import state_directory
 from edge_assistant.engine import Engine, SamplingParams
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def bench(args: Namespace) -> int:
     """Read a prompt of random tokens and write an answer; a first, short answer warms the model up."""
     settings, path = settings_and_model(args)
     started = perf_counter()
-    bundle = Bundle.open(path, seen_file())
+    bundle = Bundle.open(path, state_directory() / SEEN_FILE)
     with Engine.load(bundle, settings.engine) as engine:
         load_s = perf_counter() - started
         ids = random.Random(0)

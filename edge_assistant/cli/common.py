@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_assistant.bundle import find_model
-from edge_assistant.config import Settings, state_directory
+from edge_assistant.config import Settings
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -16,8 +16,3 @@ def settings_and_model(args: Namespace) -> tuple[Settings, Path]:
     """Read `--config`, and find the bundle that `--model`, else the settings, name."""
     settings = Settings.load(args.config)
     return settings, find_model(args.model or settings.model.name, settings.model_folders)
-
-
-def seen_file() -> Path:
-    """Return the file that remembers which bundles have been hashed."""
-    return state_directory() / "seen.json"

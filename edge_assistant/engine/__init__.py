@@ -2,6 +2,7 @@
 
 from edge_assistant.engine.generate import Engine, FinishReason, Generation, Timing, Usage
 from edge_assistant.engine.grammar import Constraint, Grammar, Grammars
+from edge_assistant.engine.prefixes import Keep
 from edge_assistant.engine.sampling import SamplingParams
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Generation",
     "Grammar",
     "Grammars",
+    "Keep",
     "SamplingParams",
     "Timing",
     "Usage",

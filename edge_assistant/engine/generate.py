@@ -7,13 +7,15 @@
         print(answer.finish_reason, answer.usage, answer.timing)
 
 One sequence lives in the cache. What a new prompt has in common with it, from the start, is kept and not computed
-again. An engine may be shared by threads: a generation, each iterated by one thread, waits at its first token for the
-one before it, then holds the engine until it is exhausted, closed or dropped. A thread that would wait for a generation
-of its own gets EngineBusyError.
+again, nor is what earlier prompts left in the prefixes that are kept beside it (`prefixes.py`). An engine may be
+shared by threads: a generation, each iterated by one thread, waits at its first token for the one before it, then holds
+the engine until it is exhausted, closed or dropped. A thread that would wait for a generation of its own gets
+EngineBusyError.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from dataclasses import dataclass
 from time import perf_counter
@@ -22,18 +24,21 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edge_assistant.engine.kv_cache import KvCache, capacity_of
-from edge_assistant.engine.session import Session
+from edge_assistant.engine.prefix_files import PrefixFiles
+from edge_assistant.engine.prefixes import Keep, Prefixes
+from edge_assistant.engine.session import RUNTIME, Session
 from edge_assistant.engine.speculate import Speculator
 from edge_assistant.engine.write import Writer
 from edge_assistant.errors import ContextOverflowError, EngineBusyError, EngineClosedError, PromptError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+    from pathlib import Path
     from typing import Self
 
     from numpy.typing import NDArray
 
-    from edge_assistant.bundle import Bundle
+    from edge_assistant.bundle import Bundle, Manifest
     from edge_assistant.config import EngineSettings
     from edge_assistant.engine.sampling import SamplingParams
 
@@ -48,7 +53,7 @@ class Usage:
     completion_tokens: int
     """Those of the answer, without the token that ended it."""
     cached_tokens: int
-    """Those of the prompt that were in the cache already."""
+    """Those of the prompt that were in the cache already, or in a prefix that was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +69,27 @@ class Timing:
 class Engine:
     """A loaded model with its cache."""
 
-    def __init__(self, session: Session, guesses: int) -> None:
+    def __init__(self, session: Session, prefixes: Prefixes, guesses: int) -> None:
         """Take what `load` has made; at most `guesses` tokens are guessed ahead."""
         self._open_session: Session | None = session
+        self._prefixes = prefixes
         self._speculator = Speculator(guesses)
         self._turn = _Turn()
 
     @classmethod
-    def load(cls, bundle: Bundle, settings: EngineSettings) -> Engine:
-        """Load a bundle.
+    def load(cls, bundle: Bundle, settings: EngineSettings, prefixes: Path | None = None) -> Engine:
+        """Load a bundle; lasting prefixes are kept in the folder `prefixes`, where one is given.
 
         Raises:
             CacheBudgetError: settings.kv_cache_bytes holds no token; nothing was allocated.
             BundleGraphError: The graph is not the one the manifest describes.
         """
         cache = KvCache(bundle.manifest, capacity_of(bundle.manifest, settings.kv_cache_bytes))
-        return cls(Session(bundle, cache, settings), settings.guesses)
+        session = Session(bundle, cache, settings)
+        files = None
+        if prefixes and settings.prefix_disk_bytes:
+            files = PrefixFiles(prefixes, _fingerprint(bundle.manifest), settings.prefix_disk_bytes)
+        return cls(session, Prefixes(settings.prefix_bytes, files), settings.guesses)
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +101,7 @@ class Engine:
         """Give the memory back, once a generation that is under way has ended."""
         with self._turn:
             self._open_session = None
+        self._prefixes.close()
 
     @property
     def capacity(self) -> int:
@@ -98,16 +109,23 @@ class Engine:
         return self._session.cache.capacity
 
     def generate(
-        self, prompt: Sequence[int], params: SamplingParams, cancel: threading.Event | None = None
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        cancel: threading.Event | None = None,
+        keep: Keep | None = None,
     ) -> Generation:
         """Return the answer to a prompt [n], to be iterated. Setting `cancel` ends it before the next token.
+
+        `keep` says what of the prompt will come again at the beginning of others.
 
         Raises:
             PromptError: The prompt is empty or holds an id that is none.
             ContextOverflowError: Prompt and params.max_tokens exceed the capacity.
         """
         ids = self._checked(prompt, params.max_tokens)
-        return Generation(self._session, self._speculator, self._turn, ids, params, cancel or threading.Event())
+        request = _Request(ids, params, cancel or threading.Event(), keep or Keep())
+        return Generation(self._session, self._prefixes, self._speculator, self._turn, request)
 
     def score(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits [n, vocab] after every token of a text [n].
@@ -141,21 +159,25 @@ class Engine:
         return ids
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What was asked of the engine."""
+
+    prompt: NDArray[np.int64]
+    params: SamplingParams
+    cancel: threading.Event
+    keep: Keep
+
+
 class Generation:
     """An answer under way: an iterator of token ids, and after its end why it ended and what it took."""
 
     def __init__(
-        self,
-        session: Session,
-        speculator: Speculator,
-        turn: _Turn,
-        prompt: NDArray[np.int64],
-        params: SamplingParams,
-        cancel: threading.Event,
+        self, session: Session, prefixes: Prefixes, speculator: Speculator, turn: _Turn, request: _Request
     ) -> None:
         """Nothing runs before the first token is asked for."""
-        self._progress = _Progress(len(prompt))
-        self._tokens = _generate(session, speculator, turn, prompt, params, cancel, self._progress)
+        self._progress = _Progress(len(request.prompt))
+        self._tokens = _generate(session, prefixes, speculator, turn, request, self._progress)
 
     def __iter__(self) -> Self:
         return self
@@ -198,21 +220,24 @@ class _Progress:
 
 def _generate(
     session: Session,
+    prefixes: Prefixes,
     speculator: Speculator,
     turn: _Turn,
-    prompt: NDArray[np.int64],
-    params: SamplingParams,
-    cancel: threading.Event,
+    request: _Request,
     progress: _Progress,
 ) -> Generator[int, None, None]:
+    prompt, params, cancel = request.prompt, request.params, request.cancel
     writer = Writer(session, speculator, prompt, params)
     said: list[int] = []
     with turn:
         started = perf_counter()
-        progress.cached_tokens = session.cache.keep_prefix(prompt)
+        session.cache.keep_prefix(prompt)
+        prefixes.restore(session.cache, prompt)
+        progress.cached_tokens = session.cache.length
         logits = _prefill(session, prompt[progress.cached_tokens :], cancel)
         if logits is None:
             return
+        prefixes.keep(session.cache, request.keep)
         tokens = writer.begin(logits)
         progress.prefill_s = perf_counter() - started
         try:
@@ -249,6 +274,11 @@ def _prefill(session: Session, ids: NDArray[np.int64], cancel: threading.Event) 
             return None
         logits = session.run(chunk)
     return logits
+
+
+def _fingerprint(manifest: Manifest) -> str:
+    """Return what the rows of a prefix depend on: the bundle's files, its cache, and what computes with them."""
+    return hashlib.sha256(f"{RUNTIME} {manifest.to_json()}".encode()).hexdigest()
 
 
 class _Turn:

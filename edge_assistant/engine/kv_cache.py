@@ -125,6 +125,28 @@ class KvCache:
             self._window.rewind(start, length)
         self.length = length
 
+    @property
+    def longest_prefix(self) -> int:
+        """Return how many tokens `put` can hold: no layer has dropped any of so many."""
+        rows: list[int] = [key.shape[2] for key, _ in self.layers]
+        return min(self.capacity, *rows)
+
+    def holds_prefix(self, length: int) -> bool:
+        """Return whether the rows of the first `length` tokens are where they were written."""
+        return length <= self.length and not (self._window and self._window.dropped(self.length))
+
+    def copy_rows(self, start: int, end: int) -> NDArray[Any]:
+        """Return a copy of some tokens' keys and values, [n_layers, 2, n_kv_heads, n, head_dim]."""
+        return np.stack([np.stack([key[0, :, start:end], value[0, :, start:end]]) for key, value in self.layers])
+
+    def put(self, ids: NDArray[np.int64], rows: NDArray[Any]) -> None:
+        """Append tokens [n] whose keys and values are known, as `copy_rows` gave them."""
+        start, end = self.length, self.length + len(ids)
+        with self.step(ids):
+            for (key, value), (keys, values) in zip(self.layers, rows, strict=True):
+                key[0, :, start:end] = keys
+                value[0, :, start:end] = values
+
     def keep_prefix(self, prompt: NDArray[np.int64]) -> int:
         """Rewind to what the context and a prompt [n] have in common, or to nothing, and return what is left.
 

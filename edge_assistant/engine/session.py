@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from edge_assistant.config import EngineSettings
     from edge_assistant.engine.kv_cache import KvCache
 
+RUNTIME = f"onnxruntime {ort.__version__}"
+"""What computes; another version may compute other last bits."""
+
 _ONNX_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)"}
 _LOG_ERRORS_ONLY = 3
 _LOAD_ERRORS = (

@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from edge_assistant.bundle import Bundle
-from edge_assistant.engine import Constraint, Engine, FinishReason, Grammars, SamplingParams, Timing, Usage
+from edge_assistant.bundle import SEEN_FILE, Bundle
+from edge_assistant.engine import Constraint, Engine, FinishReason, Grammars, Keep, SamplingParams, Timing, Usage
 from edge_assistant.errors import ConversationError, ToolCallError
 from edge_assistant.text.conversation import checked, role_of
 from edge_assistant.text.instruct import BOS, EOS, InstructFormat
@@ -59,15 +59,17 @@ class ChatModel:
         self._marks = self._format.marks(tokenizer)
 
     @classmethod
-    def load(cls, model: Bundle | Path, settings: EngineSettings, seen: Path | None = None) -> Self:
-        """Load a bundle, or the one in a folder; `seen` remembers which files were hashed (see Bundle.open).
+    def load(cls, model: Bundle | Path, settings: EngineSettings, state: Path | None = None) -> Self:
+        """Load a bundle, or the one in a folder.
+
+        The directory `state` remembers which files were hashed (see Bundle.open), and keeps what prompts begin with.
 
         Raises:
             BundleError, CacheBudgetError, TextError: The bundle cannot be used; each says why.
         """
-        bundle = model if isinstance(model, Bundle) else Bundle.open(model, seen)
+        bundle = model if isinstance(model, Bundle) else Bundle.open(model, state and state / SEEN_FILE)
         tokenizer = Tokenizer(bundle.tokenizer_path)
-        return cls(bundle, Engine.load(bundle, settings), tokenizer)
+        return cls(bundle, Engine.load(bundle, settings, state and state / "prefixes"), tokenizer)
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +125,8 @@ class ChatModel:
         grammar = self._grammars.compile(constraint) if constraint else None
         params = replace(params, stop_ids=params.stop_ids | self._stop_ids, grammar=grammar)
         writer = _Writer(self._tokenizer, stop, self._marks, on_text)
-        with closing(self._engine.generate(prompt, params, cancel)) as generation:
+        keep = self._comes_again(messages, tools, prompt)
+        with closing(self._engine.generate(prompt, params, cancel, keep)) as generation:
             for token_id in generation:
                 writer.push(token_id)
                 if writer.stopped:
@@ -149,6 +152,18 @@ class ChatModel:
         listed = () if spec and spec.tools == "learnt" else tools
         return self._format.encode(self._tokenizer, messages, listed)
 
+    def _comes_again(self, messages: Sequence[Message], tools: Sequence[Tool], prompt: Sequence[int]) -> Keep:
+        """Return how much of a prompt others will begin with: the next turn's, or without a history those of others.
+
+        What stays of a growing conversation differs by format: in v7 tools move to the last turn, in v3 the system
+        block does as well. So both prompts are laid out, and what they share is what stays.
+        """
+        at = max(index for index, message in enumerate(messages) if isinstance(message, User))
+        before, other = messages[:at], User("")
+        fresh = not any(isinstance(message, User) for message in before)
+        then = [*before, other] if fresh else [*before, other, Assistant("."), other]
+        return Keep(_shared(prompt, self._prompt(then, tools)), lasting=fresh)
+
     def _message(self, writer: _Writer, finish_reason: FinishReason) -> Assistant:
         if writer.stopped or finish_reason == "cancelled":
             return Assistant(writer.text)
@@ -158,6 +173,11 @@ class ChatModel:
             if finish_reason == "length":
                 raise ToolCallError(error.text, f"it was cut off after {len(writer.ids)} tokens") from error
             raise
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many ids two prompts share from their start."""
+    return next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(other))
 
 
 class Completion:

@@ -16,9 +16,10 @@ from safetensors.numpy import load_file, save_file
 
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Constraint, SamplingParams
+from edge_assistant.engine.prefixes import SHORTEST
 from edge_assistant.errors import ContextOverflowError, ConversationError, GrammarError, ToolCallError
 from edge_assistant.text.chat import ChatModel
-from edge_assistant.text.messages import Assistant, Tool, ToolCall, User
+from edge_assistant.text.messages import Assistant, System, Tool, ToolCall, User
 from edge_assistant.text.tokenizer import _byte_of_letter
 
 QUESTION = [User("Is it on?")]
@@ -26,6 +27,7 @@ PARAMS = SamplingParams(max_tokens=20)
 CALL = ["[TOOL_CALLS]", '[{"name": ', '"HassTurnOn", ', '"arguments": {"name": "fan"}', "}]"]
 MARKED_CALL = ["[TOOL_CALLS]", "HassTurn", "On", "[ARGS]", '{"name": ', '"fan"}']
 LATER_CONTROLS = ("[CALL_ID]", "[ARGS]", "[THINK]", "[/THINK]")
+ANYTHING = Constraint.regex("(?s:.*)")
 EXPECTED_CALL = ToolCall("HassTurnOn", {"name": "fan"})
 
 
@@ -104,6 +106,33 @@ def test_calls_with_marks_are_read_and_not_handed_on(reciting, instruct):
     for max_tokens in range(2, 8):
         with pytest.raises(ToolCallError, match=f"cut off after {max_tokens} tokens"):
             model.chat(QUESTION, (), SamplingParams(max_tokens=max_tokens))
+
+
+TOOL = Tool("HassTurnOn", "Turn something on.", {"type": "object", "properties": {"name": {"type": "string"}}})
+HOUSE = System("You look after a house, its lamps and its doors.")
+TURNS = [HOUSE, User("Is the lamp on?"), Assistant("Yes, it is.")]
+SHARING = {
+    "another question": ([HOUSE, User("Why is it?")], [HOUSE, User("How so?")]),
+    "the next turn": (
+        [*TURNS, User("lamp: on. Why is it?")],
+        [*TURNS, User("Why is it?"), Assistant("So."), User("lamp: on. How so?")],
+    ),
+}
+
+
+@pytest.mark.parametrize("instruct", ["v3-tekken", "v7-tekken", "v13"])
+@pytest.mark.parametrize("tools", [(), (TOOL,)], ids=["no tools", "tools"])
+@pytest.mark.parametrize("prompts", SHARING.values(), ids=SHARING)
+def test_what_a_format_lets_stay_of_a_prompt_is_read_once(reciting, instruct, tools, prompts):
+    """Another conversation in between leaves nothing in the cache itself."""
+    model = reciting("Yes.", instruct=instruct)
+    first, second = (model._prompt(messages, tools) for messages in prompts)
+    stays = next(at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+    assert stays > SHORTEST
+    model.chat(prompts[0], tools, PARAMS, constraint=ANYTHING)
+    model.chat([User("?" * 80)], (), PARAMS)
+    reply = model.chat(prompts[1], tools, PARAMS, constraint=ANYTHING)
+    assert reply.usage.cached_tokens == stays
 
 
 def test_thoughts_are_not_handed_on_and_hold_no_stop_string(reciting):

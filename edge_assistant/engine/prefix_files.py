@@ -1,0 +1,205 @@
+"""Prefixes on disk: the first answer after a restart reads what an earlier process has computed.
+
+A file is one whole prefix, named by the hash of its tokens, in a folder that is named by what the rows depend on: the
+bundle with its cache, and the version of onnxruntime. So another bundle, or another setting, finds nothing of it.
+
+    b"EAPREFIX"  length of the header as 8 bytes, little endian
+    header       JSON: version, type, shape [n_layers, 2, n_kv_heads, n, head_dim], sha256 of all that follows
+    tokens       int64 [n]
+    rows         mapped when they are read
+
+A file is written beside and renamed when it is complete. One that is not what its header says is deleted with a
+warning, and the prefix is computed anew. The folder stays within a budget in bytes; the file that was not used for
+longest goes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edge_assistant.engine.prefixes import common
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+_LOG = logging.getLogger(__name__)
+_MAGIC: Final = b"EAPREFIX"
+_VERSION: Final = 1
+_SUFFIX: Final = ".prefix"
+_PARTIAL: Final = ".partial"
+_LONGEST_HEADER: Final = 4096
+
+
+class _DamagedError(Exception):
+    """A file is not what its header says."""
+
+
+@dataclass(slots=True)
+class _File:
+    """A file that was found: its tokens [n], and its rows once they were asked for."""
+
+    path: Path
+    tokens: NDArray[np.int64]
+    rows: NDArray[Any] | None = None
+
+
+class PrefixFiles:
+    """The prefixes of one bundle in one folder."""
+
+    def __init__(self, folder: Path, fingerprint: str, budget: int) -> None:
+        """Look through `folder`; what other fingerprints have left there is deleted when the budget needs it."""
+        self._top, self._folder, self._budget = folder, folder / fingerprint, budget
+        self._files: list[_File] = []
+        self._writing: threading.Thread | None = None
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            try:
+                self._files.append(_read_tokens(path))
+            except (_DamagedError, OSError) as error:
+                _drop_damaged(path, error)
+
+    def find(self, tokens: NDArray[np.int64], longer_than: int) -> NDArray[Any] | None:
+        """Return the rows of as many of the tokens [n] as a file holds, None where none holds more than so many."""
+        for file in sorted(self._files, key=lambda one: -common(one.tokens, tokens)):
+            shared = common(file.tokens, tokens)
+            if shared <= longer_than:
+                return None
+            try:
+                if file.rows is None:
+                    file.rows = _read_rows(file.path)
+                os.utime(file.path)
+            except FileNotFoundError:  # it had to make room
+                self._files.remove(file)
+            except (_DamagedError, OSError) as error:
+                self._files.remove(file)
+                _drop_damaged(file.path, error)
+            else:
+                return file.rows[..., :shared, :]
+        return None
+
+    def keep(self, tokens: NDArray[np.int64], rows: Callable[[], NDArray[Any]]) -> None:
+        """Write a prefix [n] that is not there yet, in a thread of its own; while it writes, others are left out."""
+        if any(common(file.tokens, tokens) == len(tokens) for file in self._files):
+            return
+        if self._writing and self._writing.is_alive():
+            return
+        self._writing = threading.Thread(target=self._write, args=(tokens, rows()), name="prefix-writer")
+        self._writing.start()
+
+    def close(self) -> None:
+        """Wait until what is being written is on disk."""
+        if self._writing:
+            self._writing.join()
+
+    def _write(self, tokens: NDArray[np.int64], rows: NDArray[Any]) -> None:
+        path = self._folder / f"{hashlib.sha256(tokens.tobytes()).hexdigest()}{_SUFFIX}"
+        partial = path.with_suffix(_PARTIAL)
+        if rows.nbytes > self._budget:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_room(rows.nbytes)
+            _write_file(partial, tokens, rows)
+            partial.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
+            _LOG.warning("a prefix of %d tokens is not kept on disk: %s", len(tokens), error)
+        else:
+            self._files.append(_File(path, tokens))
+
+    def _make_room(self, size: int) -> None:
+        """Delete what was not used for longest, of every bundle's, until so many bytes fit the budget."""
+        found = [(path.stat(), path) for path in self._top.glob(f"*/*{_SUFFIX}")]
+        held = sum(stat.st_size for stat, _ in found)
+        for stat, path in sorted(found, key=lambda pair: pair[0].st_mtime_ns):
+            if held + size <= self._budget:
+                return
+            path.unlink(missing_ok=True)
+            held -= stat.st_size
+
+
+def _write_file(path: Path, tokens: NDArray[np.int64], rows: NDArray[Any]) -> None:
+    header = {
+        "version": _VERSION,
+        "type": rows.dtype.name,
+        "shape": rows.shape,
+        "sha256": _sha256(tokens, rows),
+    }
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(_MAGIC + len(text).to_bytes(8, "little") + text)
+        file.write(tokens.data)
+        file.write(rows.data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_tokens(path: Path) -> _File:
+    """Read what a file holds, without its rows."""
+    header, start = _read_header(path)
+    return _File(path, np.fromfile(path, np.int64, header.n_tokens, offset=start))
+
+
+def _read_rows(path: Path) -> NDArray[Any]:
+    """Map the rows of a file, [n_layers, 2, n_kv_heads, n, head_dim], once its hash was found right."""
+    header, start = _read_header(path)
+    tokens = np.fromfile(path, np.int64, header.n_tokens, offset=start)
+    rows = np.memmap(path, header.dtype, "r", start + tokens.nbytes, header.shape)
+    if _sha256(tokens, rows) != header.sha256:
+        raise _DamagedError("its hash is not the one in its header")
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    sha256: str
+
+    @property
+    def n_tokens(self) -> int:
+        return self.shape[-2]
+
+
+def _read_header(path: Path) -> tuple[_Header, int]:
+    """Return the header of a file whose size it agrees with, and where what follows begins."""
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC) + 8)
+        size = int.from_bytes(start[len(_MAGIC) :], "little")
+        text = file.read(size) if start.startswith(_MAGIC) and size < _LONGEST_HEADER else b""
+    try:
+        raw = json.loads(text)
+        header = _Header(np.dtype(raw["type"]), tuple(raw["shape"]), raw["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _DamagedError("it has no header") from error
+    if raw.get("version") != _VERSION:
+        raise _DamagedError(f"its version is {raw.get('version')}")
+    after = len(start) + size
+    whole = after + 8 * header.n_tokens + int(np.prod(header.shape)) * header.dtype.itemsize
+    if path.stat().st_size != whole:
+        raise _DamagedError(f"it has {path.stat().st_size} bytes, not {whole}")
+    return header, after
+
+
+def _sha256(tokens: NDArray[np.int64], rows: NDArray[Any]) -> str:
+    digest = hashlib.sha256(tokens.data)
+    digest.update(rows.data)
+    return digest.hexdigest()
+
+
+def _drop_damaged(path: Path, error: Exception) -> None:
+    _LOG.warning("%s is deleted, its prefix will be computed anew: %s", path, error)
+    with suppress(OSError):
+        path.unlink()

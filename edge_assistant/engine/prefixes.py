@@ -1,0 +1,183 @@
+"""Prefixes that are kept: what many prompts begin with is computed once.
+
+A prompt says by `Keep` how many of its first tokens will come again: the system block and the tools, the turns of a
+conversation so far. Their keys and values are copied out of the cache into a radix tree, where prefixes share what
+they have in common:
+
+    prompts kept    S S S a a          tree    S S S ── a a
+                    S S S b                         └── b ── c c
+                    S S S b c c
+
+A later prompt walks down as far as its tokens agree, and its rows are copied back: a copy where a prefill was. The tree
+stays within a budget in bytes; the leaf that was not used for longest goes first. Behind it stands a folder
+(`prefix_files.py`), so that what lasts outlives a restart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from edge_assistant.engine.kv_cache import KvCache
+    from edge_assistant.engine.prefix_files import PrefixFiles
+
+SHORTEST = 8
+"""Tokens under which a prefix is not worth a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How many of a prompt's first tokens other prompts will begin with."""
+
+    tokens: int = 0
+    lasting: bool = False
+    """Also those after a restart."""
+
+
+@dataclass(eq=False, slots=True)
+class _Node:
+    """A run of tokens [n] that all prefixes below share, with their rows [n_layers, 2, n_kv_heads, n, head_dim]."""
+
+    tokens: NDArray[np.int64]
+    rows: NDArray[Any]
+    parent: _Node | None
+    children: dict[int, _Node] = field(default_factory=dict)
+    """By their first token."""
+    used: int = 0
+
+
+class RadixTree:
+    """Prefixes in memory, in at most `budget` bytes of rows."""
+
+    def __init__(self, budget: int) -> None:
+        """Start empty; a budget of 0 keeps nothing."""
+        self._budget = budget
+        self._root = _Node(np.empty(0, np.int64), np.empty(0, np.uint8), None)
+        self._clock = count(1)
+        self.bytes = 0
+
+    def find(self, tokens: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
+        """Yield the rows of as many of the tokens [n] as are held, in pieces from the first token on."""
+        for node, shared in self._path(tokens):
+            yield node.rows[..., :shared, :]
+
+    def insert(self, tokens: NDArray[np.int64], rows_of: Callable[[int, int], NDArray[Any]]) -> None:
+        """Hold a prefix [n]; `rows_of(start, end)` copies the rows of its tokens out of the cache."""
+        node, held = self._root, 0
+        for step, shared in self._path(tokens):
+            held += shared
+            node = step if shared == len(step.tokens) else self._split(step, shared)
+        if held < len(tokens):
+            self._grow(node, tokens[held:], rows_of(held, len(tokens)))
+
+    def _path(self, tokens: NDArray[np.int64]) -> list[tuple[_Node, int]]:
+        """Return the nodes that tokens [n] lead through, and how many tokens of each they share; all count as used."""
+        path: list[tuple[_Node, int]] = []
+        node, now, start = self._root, next(self._clock), 0
+        while start < len(tokens) and (child := node.children.get(int(tokens[start]))):
+            shared = common(child.tokens, tokens[start:])
+            child.used = now
+            path.append((child, shared))
+            if shared < len(child.tokens):
+                break
+            node, start = child, start + shared
+        return path
+
+    def _split(self, node: _Node, at: int) -> _Node:
+        """Cut a node in two and return the upper one; rows are copied, so that each part can be freed alone."""
+        assert node.parent is not None  # noqa: S101 - the root is never split
+        upper = _Node(node.tokens[:at], node.rows[..., :at, :].copy(), node.parent, used=node.used)
+        upper.children[int(node.tokens[at])] = node
+        node.parent.children[int(node.tokens[0])] = upper
+        node.tokens, node.rows, node.parent = node.tokens[at:], node.rows[..., at:, :].copy(), upper
+        return upper
+
+    def _grow(self, parent: _Node, tokens: NDArray[np.int64], rows: NDArray[Any]) -> None:
+        if rows.nbytes > self._budget:
+            return
+        while self.bytes + rows.nbytes > self._budget:
+            leaf = min((one for one in self._leaves(self._root) if one is not parent), key=_last_used, default=None)
+            if leaf is None:
+                return
+            self._drop(leaf)
+        parent.children[int(tokens[0])] = _Node(tokens.copy(), rows, parent, used=next(self._clock))
+        self.bytes += rows.nbytes
+
+    def _drop(self, leaf: _Node) -> None:
+        assert leaf.parent is not None  # noqa: S101 - the root is no leaf
+        del leaf.parent.children[int(leaf.tokens[0])]
+        self.bytes -= leaf.rows.nbytes
+
+    def _leaves(self, node: _Node) -> Iterator[_Node]:
+        for child in node.children.values():
+            if child.children:
+                yield from self._leaves(child)
+            else:
+                yield child
+
+
+def _last_used(node: _Node) -> int:
+    return node.used
+
+
+def common(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
+    """Return how many tokens two texts share from their start."""
+    length = min(len(one), len(other))
+    differing = np.flatnonzero(one[:length] != other[:length])
+    return int(differing[0]) if len(differing) else length
+
+
+class Prefixes:
+    """The prefixes of one model, in memory and, where there is a folder, on disk."""
+
+    def __init__(self, budget: int, files: PrefixFiles | None = None) -> None:
+        """`budget` bounds what is held in memory, in bytes."""
+        self._tree = RadixTree(budget)
+        self._files = files
+
+    def restore(self, cache: KvCache, prompt: NDArray[np.int64]) -> None:
+        """Extend the cache, whose context the prompt [n] begins with, by what is kept of the prompt.
+
+        The prompt's last token is left out: it has to be run for its logits.
+        """
+        wanted = prompt[: min(len(prompt) - 1, cache.longest_prefix)]
+        start = 0
+        for piece in self._tree.find(wanted):
+            start = _extend(cache, wanted, start, piece)
+        if (
+            self._files
+            and start < len(wanted)
+            and (rows := self._files.find(wanted, longer_than=cache.length)) is not None
+        ):
+            _extend(cache, wanted, 0, rows)
+
+    def keep(self, cache: KvCache, keep: Keep) -> None:
+        """Keep the first tokens of the cache's context."""
+        if keep.tokens < SHORTEST or not cache.holds_prefix(keep.tokens):
+            return
+        tokens = cache.context[: keep.tokens].copy()
+        self._tree.insert(tokens, cache.copy_rows)
+        if keep.lasting and self._files:
+            self._files.keep(tokens, lambda: cache.copy_rows(0, keep.tokens))
+
+    def close(self) -> None:
+        """Wait until what is being written is on disk."""
+        if self._files:
+            self._files.close()
+
+
+def _extend(cache: KvCache, tokens: NDArray[np.int64], start: int, rows: NDArray[Any]) -> int:
+    """Put rows of tokens from `start` on behind what the cache holds; return where they end."""
+    end: int = start + rows.shape[-2]
+    if end > cache.length:
+        missing = slice(cache.length - start, None)
+        cache.put(tokens[cache.length : end], rows[..., missing, :])
+    return end

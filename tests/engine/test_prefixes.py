@@ -1,0 +1,186 @@
+"""Kept prefixes: what is restored is what was computed, budgets hold, and nothing stale or damaged is found."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_assistant.config import EngineSettings
+from edge_assistant.engine import Engine, Keep, SamplingParams
+from edge_assistant.engine.prefix_files import PrefixFiles
+from edge_assistant.engine.prefixes import SHORTEST, RadixTree
+
+SETTINGS = EngineSettings(threads=1, prefill_chunk=16)
+GREEDY = SamplingParams(max_tokens=20)
+RNG = np.random.default_rng(4)
+SYSTEM = RNG.integers(14, 270, 50).tolist()
+QUESTIONS = [RNG.integers(14, 270, 20).tolist() for _ in range(4)]
+SHAPE = (2, 2, 1, 4)
+"""Layers, keys and values, heads, and the size of a head in rows that are made up."""
+
+prefixes = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=20)
+
+
+def rows_of(tokens, start=0, end=None):
+    """Return rows that say which tokens came before: two prefixes that differ have other rows."""
+    rows = np.zeros((*SHAPE[:3], len(tokens), SHAPE[3]), np.float32)
+    for at in range(len(tokens)):
+        rows[..., at, :] = hash(tuple(map(int, tokens[: at + 1]))) % 10_007
+    return rows[..., start:end, :].copy()
+
+
+def shared(one, other):
+    """Return how many tokens two prefixes have in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (first, second) in pairs if first != second), min(len(one), len(other)))
+
+
+def insert(tree, tokens):
+    array = np.array(tokens, np.int64)
+    tree.insert(array, lambda start, end: rows_of(array, start, end))
+
+
+def found(tree, tokens):
+    pieces = list(tree.find(np.array(tokens, np.int64)))
+    return np.concatenate(pieces, axis=-2) if pieces else rows_of([])
+
+
+@given(prefixes)
+def test_a_tree_finds_the_longest_prefix_that_it_holds(texts):
+    tree = RadixTree(1 << 20)
+    for number, text in enumerate(texts, 1):
+        insert(tree, text)
+        for asked in texts:
+            rows = found(tree, asked)
+            assert rows.shape[-2] == max(shared(held, asked) for held in texts[:number])
+            np.testing.assert_array_equal(rows, rows_of(asked, 0, rows.shape[-2]))
+
+
+@given(prefixes, st.integers(0, 1500))
+def test_a_tree_stays_in_its_budget_and_gives_what_is_true(texts, budget):
+    tree = RadixTree(budget)
+    for text in texts:
+        insert(tree, text)
+        assert tree.bytes <= budget
+        rows = found(tree, text)
+        np.testing.assert_array_equal(rows, rows_of(text, 0, rows.shape[-2]))
+
+
+def test_what_was_not_used_for_longest_goes_first():
+    one = rows_of([0] * 10).nbytes
+    tree = RadixTree(3 * one)
+    for first in (1, 2, 3):
+        insert(tree, [first] * 10)
+    found(tree, [1] * 10)
+    insert(tree, [4] * 10)
+    assert [found(tree, [first] * 10).shape[-2] for first in (1, 2, 3, 4)] == [10, 0, 10, 10]
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"bits": 32}, {"bits": 4}, {"bits": 32, "cache": "int8"}, {"shape": {"sliding_window": 100}}]
+)
+def test_a_prefix_that_another_prompt_left_answers_as_a_prefill(tiny_bundle, recipe):
+    bundle = tiny_bundle(**recipe)
+    with Engine.load(bundle, EngineSettings(threads=1, prefix_bytes=0)) as engine:
+        expected = [list(engine.generate([*SYSTEM, *question], GREEDY)) for question in QUESTIONS]
+    with Engine.load(bundle, SETTINGS) as engine:
+        cached = []
+        for question, answer in zip(QUESTIONS, expected, strict=True):
+            list(engine.generate(QUESTIONS[0] * 2, GREEDY))  # nothing of the prefix stays in the cache
+            generation = engine.generate([*SYSTEM, *question], GREEDY, keep=Keep(len(SYSTEM)))
+            assert list(generation) == answer
+            cached.append(generation.usage.cached_tokens)
+    assert cached == [0, *[len(SYSTEM)] * 3]
+
+
+def test_turns_of_two_conversations_do_not_drive_each_other_out(tiny_bundle):
+    with Engine.load(tiny_bundle(), SETTINGS) as engine:
+        turns = {name: [*SYSTEM, *QUESTIONS[name]] for name in (0, 1)}
+        for _ in range(3):
+            for name, prompt in turns.items():
+                generation = engine.generate([*prompt, 77], GREEDY, keep=Keep(len(prompt)))
+                answer = list(generation)
+                turns[name] = [*prompt, *answer]
+        generation = engine.generate([*turns[0], 77], GREEDY)
+        list(generation)
+    assert generation.usage.cached_tokens >= len(SYSTEM) + len(QUESTIONS[0]) + 40
+
+
+def test_a_short_beginning_is_not_worth_a_copy(tiny_bundle):
+    with Engine.load(tiny_bundle(), SETTINGS) as engine:
+        for _ in range(2):
+            list(engine.generate(QUESTIONS[0], GREEDY))
+            generation = engine.generate([*SYSTEM, 5], GREEDY, keep=Keep(SHORTEST - 1))
+            list(generation)
+        assert generation.usage.cached_tokens == 0
+
+
+def asked_after_a_restart(bundle, folder, settings=SETTINGS, prompt=(*SYSTEM, *QUESTIONS[0])):
+    with Engine.load(bundle, settings, folder) as engine:
+        generation = engine.generate(prompt, GREEDY, keep=Keep(len(SYSTEM), lasting=True))
+        return list(generation), generation.usage.cached_tokens
+
+
+def test_the_first_answer_after_a_restart_reads_no_prefix_anew(tiny_bundle, tmp_path):
+    first, again = (asked_after_a_restart(tiny_bundle(bits=4), tmp_path) for _ in range(2))
+    assert (first[1], again[1]) == (0, len(SYSTEM))
+    assert first[0] == again[0]
+    other, _ = asked_after_a_restart(tiny_bundle(bits=4), tmp_path, prompt=(*SYSTEM, *QUESTIONS[1]))
+    assert other == asked_after_a_restart(tiny_bundle(bits=4), None, prompt=(*SYSTEM, *QUESTIONS[1]))[0]
+
+
+def test_another_bundle_finds_nothing(tiny_bundle, tmp_path):
+    for recipe in ({"bits": 32}, {"bits": 8}, {"bits": 32, "cache": "int8"}, {"shape": {"rope_theta": 20000.0}}):
+        assert asked_after_a_restart(tiny_bundle(**recipe), tmp_path)[1] == 0
+    assert len(list(tmp_path.glob("*/*.prefix"))) == 4
+
+
+def test_what_does_not_last_is_not_on_disk(tiny_bundle, tmp_path):
+    with Engine.load(tiny_bundle(), SETTINGS, tmp_path) as engine:
+        list(engine.generate([*SYSTEM, 5], GREEDY, keep=Keep(len(SYSTEM))))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "header"])
+def test_a_damaged_file_is_dropped_with_a_warning_and_computed_anew(tiny_bundle, tmp_path, damage, caplog):
+    expected, _ = asked_after_a_restart(tiny_bundle(), tmp_path)
+    (path,) = tmp_path.glob("*/*.prefix")
+    whole = bytearray(path.read_bytes())
+    whole[{"flipped": len(whole) // 2, "header": 20}.get(damage, 0)] ^= 0xFF
+    path.write_bytes({"cut": whole[:-5], "empty": b""}.get(damage, whole))
+    with caplog.at_level(logging.WARNING):
+        assert asked_after_a_restart(tiny_bundle(), tmp_path) == (expected, 0)
+    assert path.name in caplog.text
+    assert asked_after_a_restart(tiny_bundle(), tmp_path) == (expected, len(SYSTEM))
+
+
+def test_a_process_killed_in_the_middle_leaves_no_file_that_counts(tiny_bundle, tmp_path):
+    asked_after_a_restart(tiny_bundle(), tmp_path)
+    (path,) = tmp_path.glob("*/*.prefix")
+    path.rename(path.with_suffix(".partial"))
+    assert asked_after_a_restart(tiny_bundle(), tmp_path)[1] == 0
+    assert [one.suffix for one in path.parent.iterdir()] == [".prefix"]
+
+
+def test_a_disk_that_cannot_be_written_costs_a_warning(tiny_bundle, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.WARNING):
+        assert asked_after_a_restart(tiny_bundle(), tmp_path / "file")[0]
+    assert "not kept on disk" in caplog.text
+
+
+def test_the_folder_stays_in_its_budget(tmp_path):
+    size = rows_of([0] * 10).nbytes
+    files = PrefixFiles(tmp_path, "one", 3 * size)
+    for first in range(6):
+        tokens = np.full(10, first, np.int64)
+        files.keep(tokens, lambda tokens=tokens: rows_of(tokens))
+        files.close()
+    held = [first for first in range(6) if files.find(np.full(10, first), longer_than=0) is not None]
+    assert held[-1] == 5
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*.prefix")) <= 3 * size
+    np.testing.assert_array_equal(files.find(np.full(10, 5), longer_than=0), rows_of([5] * 10))
