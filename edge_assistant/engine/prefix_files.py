@@ -6,7 +6,7 @@ bundle with its cache, and the version of onnxruntime. So another bundle, or ano
     b"EAPREFIX"  length of the header as 8 bytes, little endian
     header       JSON: version, type, shape [n_layers, 2, n_kv_heads, n, head_dim], sha256 of all that follows
     tokens       int64 [n]
-    rows         mapped when they are read
+    rows         mapped
 
 A file is written beside and renamed when it is complete. One that is not what its header says is deleted with a
 warning, and the prefix is computed anew. The folder stays within a budget in bytes; the file that was not used for
@@ -48,45 +48,41 @@ class _DamagedError(Exception):
 
 @dataclass(slots=True)
 class _File:
-    """A file that was found: its tokens [n], and its rows once they were asked for."""
+    """A file whose hash was found right: its tokens [n], and its rows, mapped."""
 
     path: Path
     tokens: NDArray[np.int64]
-    rows: NDArray[Any] | None = None
+    rows: NDArray[Any]
 
 
 class PrefixFiles:
     """The prefixes of one bundle in one folder."""
 
     def __init__(self, folder: Path, fingerprint: str, budget: int) -> None:
-        """Look through `folder`; what other fingerprints have left there is deleted when the budget needs it."""
+        """Read what lies in `folder`, so that the first prompt need not wait for it.
+
+        What other fingerprints have left there is deleted when the budget needs the room.
+        """
         self._top, self._folder, self._budget = folder, folder / fingerprint, budget
         self._files: list[_File] = []
         self._writing: threading.Thread | None = None
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             try:
-                self._files.append(_read_tokens(path))
+                self._files.append(_read_file(path))
             except (_DamagedError, OSError) as error:
-                _drop_damaged(path, error)
+                _LOG.warning("%s is deleted, its prefix will be computed anew: %s", path, error)
+                with suppress(OSError):
+                    path.unlink()
 
     def find(self, tokens: NDArray[np.int64], longer_than: int) -> NDArray[Any] | None:
         """Return the rows of as many of the tokens [n] as a file holds, None where none holds more than so many."""
-        for file in sorted(self._files, key=lambda one: -common(one.tokens, tokens)):
-            shared = common(file.tokens, tokens)
-            if shared <= longer_than:
-                return None
-            try:
-                if file.rows is None:
-                    file.rows = _read_rows(file.path)
-                os.utime(file.path)
-            except FileNotFoundError:  # it had to make room
-                self._files.remove(file)
-            except (_DamagedError, OSError) as error:
-                self._files.remove(file)
-                _drop_damaged(file.path, error)
-            else:
-                return file.rows[..., :shared, :]
-        return None
+        best = max(self._files, key=lambda file: common(file.tokens, tokens), default=None)
+        shared = common(best.tokens, tokens) if best else 0
+        if best is None or shared <= longer_than:
+            return None
+        with suppress(OSError):  # it may have had to make room, and is mapped all the same
+            os.utime(best.path)
+        return best.rows[..., :shared, :]
 
     def keep(self, tokens: NDArray[np.int64], rows: Callable[[], NDArray[Any]]) -> None:
         """Write a prefix [n] that is not there yet, in a thread of its own; while it writes, others are left out."""
@@ -112,12 +108,11 @@ class PrefixFiles:
             self._make_room(rows.nbytes)
             _write_file(partial, tokens, rows)
             partial.replace(path)
-        except OSError as error:
+            self._files.append(_read_file(path))
+        except (_DamagedError, OSError) as error:
             with suppress(OSError):
                 partial.unlink()
             _LOG.warning("a prefix of %d tokens is not kept on disk: %s", len(tokens), error)
-        else:
-            self._files.append(_File(path, tokens))
 
     def _make_room(self, size: int) -> None:
         """Delete what was not used for longest, of every bundle's, until so many bytes fit the budget."""
@@ -146,20 +141,14 @@ def _write_file(path: Path, tokens: NDArray[np.int64], rows: NDArray[Any]) -> No
         os.fsync(file.fileno())
 
 
-def _read_tokens(path: Path) -> _File:
-    """Read what a file holds, without its rows."""
-    header, start = _read_header(path)
-    return _File(path, np.fromfile(path, np.int64, header.n_tokens, offset=start))
-
-
-def _read_rows(path: Path) -> NDArray[Any]:
-    """Map the rows of a file, [n_layers, 2, n_kv_heads, n, head_dim], once its hash was found right."""
+def _read_file(path: Path) -> _File:
+    """Map a file; _DamagedError where it is not what its header says."""
     header, start = _read_header(path)
     tokens = np.fromfile(path, np.int64, header.n_tokens, offset=start)
     rows = np.memmap(path, header.dtype, "r", start + tokens.nbytes, header.shape)
     if _sha256(tokens, rows) != header.sha256:
         raise _DamagedError("its hash is not the one in its header")
-    return rows
+    return _File(path, tokens, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +186,3 @@ def _sha256(tokens: NDArray[np.int64], rows: NDArray[Any]) -> str:
     digest = hashlib.sha256(tokens.data)
     digest.update(rows.data)
     return digest.hexdigest()
-
-
-def _drop_damaged(path: Path, error: Exception) -> None:
-    _LOG.warning("%s is deleted, its prefix will be computed anew: %s", path, error)
-    with suppress(OSError):
-        path.unlink()
