@@ -18,8 +18,7 @@ from edge_assistant.home.resolve import resolve, target_of
 from edge_assistant.home.wording import states
 from edge_assistant.text.messages import Assistant, Message, System, ToolCall, ToolResult, User, spoken
 from edge_assistant_export.reference_model import homes
-from edge_assistant_export.reference_model.examples import bare, example
-from edge_assistant_export.reference_model.examples import questions as questions_about
+from edge_assistant_export.reference_model.examples import example
 from edge_assistant_export.reference_model.examples.base import Example, NoSuchQuestionError, Speaker
 from edge_assistant_export.reference_model.examples.follow_ups import Turn, ambiguous_turn, follow_up
 
@@ -37,9 +36,6 @@ _OTHER_SYSTEMS = (
 )
 HISTORY_SHARE = 0.4
 """How many of the conversations start with earlier turns."""
-PRACTISED_SHARE = 0.4
-"""How many earlier turns of training are of the few kinds whose follow-ups chance makes too seldom."""
-_PRACTISED = (questions_about.is_state, questions_about.state) * 2 + (bare.partial_question,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +62,8 @@ class Conversation:
         return [*self.before, User(f"{head}\n\n{question}")]
 
 
-def conversation(
-    speaker: Speaker, house: House, *, history: bool | None = None, practised: float = 0.0
-) -> Conversation:
-    """Return a conversation about the home, with earlier turns by chance; a share of them is `practised`."""
+def conversation(speaker: Speaker, house: House, *, history: bool | None = None) -> Conversation:
+    """Return a conversation about the home, with earlier turns by chance."""
     rng = speaker.rng
     system = System(SYSTEM if rng.random() < 0.6 else rng.choice(_OTHER_SYSTEMS))
     if not (rng.random() < HISTORY_SHARE if history is None else history):
@@ -78,7 +72,7 @@ def conversation(
     last: Turn | None = None
     count = 0
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3))):
-        last = _turn(Speaker(rng), house, practised)
+        last = _turn(Speaker(rng), house)
         turn, house, count = _carried_out(rng, last.example, house, count)
         messages += turn
     return Conversation(tuple(messages), house, last)
@@ -96,14 +90,12 @@ def questions(speaker: Speaker, talk: Conversation) -> Iterator[Example]:
             yield example(speaker, talk.house)
 
 
-def _turn(speaker: Speaker, house: House, practised: float) -> Turn:
-    try:
-        if practised and speaker.rng.random() < practised:
-            return Turn(speaker.rng.choice(_PRACTISED)(speaker, house))
-        if speaker.rng.random() < 0.25:
+def _turn(speaker: Speaker, house: House) -> Turn:
+    if speaker.rng.random() < 0.25:
+        try:
             return ambiguous_turn(speaker, house)
-    except NoSuchQuestionError:
-        pass
+        except NoSuchQuestionError:
+            pass
     return Turn(example(speaker, house))
 
 
@@ -147,6 +139,6 @@ def carry_out(rng: Random, call: ToolCall, house: House) -> tuple[str, str, Hous
 
 
 def random_conversation(rng: Random, low: int, high: int) -> tuple[Speaker, Conversation]:
-    """Return a fresh home of about `low` to `high` devices, and a conversation about it, for training."""
+    """Return a fresh home of about `low` to `high` devices, and a conversation about it."""
     speaker = Speaker(rng)
-    return speaker, conversation(speaker, homes.house(rng, low, high), practised=PRACTISED_SHARE)
+    return speaker, conversation(speaker, homes.house(rng, low, high))

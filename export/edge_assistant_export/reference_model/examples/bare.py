@@ -113,7 +113,7 @@ def partial(speaker: Speaker, house: House) -> Example:
     """The last word of a name, or the word for its kind, stands for the one device that it fits."""
     rng = speaker.rng
     if rng.random() < 0.25:
-        return partial_question(speaker, house)
+        return _partial_question(speaker, house)
     alone = [(word, device) for word, device in _fits_one(house, COMMANDED) if device.kind.word in COMMANDED]
     if not alone:
         raise NoSuchQuestionError("partial")
@@ -124,8 +124,7 @@ def partial(speaker: Speaker, house: House) -> Example:
     return Example("partial-name", one.question, one.answer, one.patterns)
 
 
-def partial_question(speaker: Speaker, house: House) -> Example:
-    """Ask for the state of the one device that a part of its name, or the word for its kind, fits."""
+def _partial_question(speaker: Speaker, house: House) -> Example:
     alone = [(word, device) for word, device in _fits_one(house, _STATED) if said_states(device)]
     if not alone:
         raise NoSuchQuestionError("partial")
