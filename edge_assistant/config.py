@@ -19,7 +19,7 @@ import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 ENV_PREFIX = "EDGE_ASSISTANT_"
-KIB, MIB = 1 << 10, 1 << 20
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 def _key(default: Any, description: str, unit: str, **limits: Any) -> Any:
@@ -111,6 +111,13 @@ class EngineSettings(Section):
         le=64,
     )
     spinning: bool = _key(False, "Let idle threads spin: burns a core, seldom gains.", "true or false")
+    prepacked: bool = _key(
+        True, "Load the weights that `edge-assistant warm` has written, where it has.", "true or false"
+    )
+    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = _key(
+        "auto", "What computes; auto is CUDA where it proves to run the model's attention, else the CPU.", "name"
+    )
+    gpu_memory_bytes: int = _key(6 * GIB, "Memory that CUDA or TensorRT may take.", "bytes", ge=1)
 
 
 class AssistantSettings(Section):

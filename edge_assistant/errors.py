@@ -24,6 +24,8 @@
     │   ├── PromptError        (ValueError)          a prompt that is empty or not of this vocabulary
     │   ├── SamplingError      (ValueError)          a sampling parameter out of its range
     │   ├── GrammarError       (ValueError)          a schema, pattern or grammar that cannot be held to
+    │   ├── TuningError        (ValueError)          a measurement that is broken, or of another machine or model
+    │   ├── PrepackedError     (ValueError)          prepacked weights that are broken, or cannot be made
     │   ├── EngineBusyError                          a thread starts a generation inside its own
     │   └── EngineClosedError
     ├── TextError              (ValueError)          text, ids, and the way between them
@@ -274,6 +276,24 @@ class GrammarError(EngineError, ValueError):
     def __init__(self, kind: str, problem: str) -> None:
         """`kind` is what was given (`json_schema`, `regex`, `lark`), `problem` the compiler's own word."""
         super().__init__(f"the answer cannot be held to this {kind}: {problem.strip()}")
+
+
+class TuningError(EngineError, ValueError):
+    """What `edge-assistant tune` saved cannot be used."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """`problem` says what does not hold."""
+        super().__init__(f"{path}: {problem}; run `edge-assistant tune` again, until then the defaults hold")
+
+
+class PrepackedError(EngineError, ValueError):
+    """What `edge-assistant warm` wrote cannot be used."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """`problem` says what does not hold."""
+        super().__init__(
+            f"{path}: {problem}; run `edge-assistant warm` again, until then the bundle's own weights load"
+        )
 
 
 class EngineBusyError(EngineError):

@@ -27,6 +27,8 @@ from edge_assistant.bundle.folder import (
     FileEntry,
     Kind,
     Origin,
+    check_files,
+    replace_text,
 )
 from edge_assistant.bundle.language import (
     ATTENTION_MASK,
@@ -105,6 +107,7 @@ __all__ = [
     "SpeechTokens",
     "Yarn",
     "bounded_rows",
+    "check_files",
     "find_model",
     "open_bundle",
     "past_key",
@@ -112,4 +115,5 @@ __all__ = [
     "present_key",
     "present_value",
     "read_manifest",
+    "replace_text",
 ]

@@ -148,8 +148,7 @@ class Folder(Generic[M]):
             problems = [f"files: {name} is not listed" for name in unlisted]
             raise BundleManifestError(path / MANIFEST_FILE, problems)
         bundle = cls(path, manifest)  # type: ignore[arg-type]  # MANIFEST is M's class
-        bundle._check_sizes()
-        bundle._check_hashes(seen)
+        check_files(path, manifest.files, seen)
         return bundle
 
     @property
@@ -163,29 +162,36 @@ class Folder(Generic[M]):
         Raises:
             BundleFileMissingError, BundleSizeError, BundleHashError
         """
-        self._check_sizes()
-        self._check_hashes(None)
+        check_files(self.path, self.manifest.files, None)
 
-    def _check_sizes(self) -> None:
-        for name, entry in self.manifest.files.items():
-            file = self.path / name
-            if not file.is_file():
-                raise BundleFileMissingError(file)
-            if (actual := file.stat().st_size) != entry.bytes:
-                raise BundleSizeError(file, entry.bytes, actual)
 
-    def _check_hashes(self, seen: Path | None) -> None:
-        known = _read_seen(seen)
-        marks = {}
-        for name, entry in self.manifest.files.items():
-            file = (self.path / name).resolve()
-            status = file.stat()
-            mark = [status.st_size, status.st_mtime_ns, entry.sha256]
-            if known.get(str(file)) != mark and (actual := _sha256(file)) != entry.sha256:
-                raise BundleHashError(file, entry.sha256, actual)
-            marks[str(file)] = mark
-        if seen is not None and known != (known | marks):
-            _write_seen(seen, known | marks)
+def check_files(folder: Path, files: Mapping[str, FileEntry], seen: Path | None) -> None:
+    """Check the sizes of files in a folder, and the hashes of those that `seen` does not know as they are now.
+
+    Raises:
+        BundleFileMissingError, BundleSizeError, BundleHashError
+    """
+    for name, entry in files.items():
+        file = folder / name
+        if not file.is_file():
+            raise BundleFileMissingError(file)
+        if (actual := file.stat().st_size) != entry.bytes:
+            raise BundleSizeError(file, entry.bytes, actual)
+    _check_hashes(folder, files, seen)
+
+
+def _check_hashes(folder: Path, files: Mapping[str, FileEntry], seen: Path | None) -> None:
+    known = _read_seen(seen)
+    marks = {}
+    for name, entry in files.items():
+        file = (folder / name).resolve()
+        status = file.stat()
+        mark = [status.st_size, status.st_mtime_ns, entry.sha256]
+        if known.get(str(file)) != mark and (actual := _sha256(file)) != entry.sha256:
+            raise BundleHashError(file, entry.sha256, actual)
+        marks[str(file)] = mark
+    if seen is not None and known != (known | marks):
+        _write_seen(seen, known | marks)
 
 
 def read_text(path: Path) -> bytes:
@@ -214,7 +220,15 @@ def _read_seen(path: Path | None) -> dict[str, Any]:
 
 
 def _write_seen(path: Path, seen: Mapping[str, Any]) -> None:
+    replace_text(path, json.dumps(seen, indent=1))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file, and its folder where there is none: a reader finds the old text or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(seen, indent=1), encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from edge_assistant.assistant import Answer, Ask, Assistant, new_id
-from edge_assistant.cli.common import settings_and_model
+from edge_assistant.cli.common import prepared_bundle, settings_and_model
 from edge_assistant.config import state_directory
 from edge_assistant.errors import EdgeAssistantError
 from edge_assistant.home.actions import awaited
@@ -54,7 +54,8 @@ def chat(args: Namespace) -> int:
 def _converse(args: Namespace, asks: Iterable[Ask], *, as_json: bool, stream: bool) -> int:
     settings, path = settings_and_model(args)
     home = read_home(args.state) if args.state else Home()
-    with ChatModel.load(path, settings.engine, state_directory()) as model:
+    bundle, prepared = prepared_bundle(path, settings)
+    with ChatModel.load(bundle, prepared.settings, state_directory(), prepared.prepacked) as model:
         assistant = Assistant(model, home, DryRun(home, quiet=as_json), settings.assistant)
         return asyncio.run(_answer(assistant, asks, as_json=as_json, stream=stream))
 

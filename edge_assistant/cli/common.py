@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_assistant.bundle import find_model
-from edge_assistant.config import Settings
+from edge_assistant.bundle import SEEN_FILE, Bundle, find_model
+from edge_assistant.config import Settings, state_directory
+from edge_assistant.device.prepare import Prepared, prepare
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -16,3 +17,9 @@ def settings_and_model(args: Namespace) -> tuple[Settings, Path]:
     """Read `--config`, and find the bundle that `--model`, else the settings, name."""
     settings = Settings.load(args.config)
     return settings, find_model(args.model or settings.model.name, settings.model_folders)
+
+
+def prepared_bundle(path: Path, settings: Settings) -> tuple[Bundle, Prepared]:
+    """Open the bundle in a folder, and find how it is to be loaded on this device."""
+    bundle = Bundle.open(path, state_directory() / SEEN_FILE)
+    return bundle, prepare(bundle, settings, state_directory())

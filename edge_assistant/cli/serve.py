@@ -7,7 +7,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-from edge_assistant.cli.common import settings_and_model
+from edge_assistant.cli.common import prepared_bundle, settings_and_model
 from edge_assistant.config import state_directory
 from edge_assistant.mqtt.service import serve as serve_mqtt
 from edge_assistant.text.chat import ChatModel
@@ -24,7 +24,8 @@ def serve(args: Namespace) -> int:
         level=logging.DEBUG if args.verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
     settings, path = settings_and_model(args)
-    with ChatModel.load(path, settings.engine, state_directory()) as model:
+    bundle, prepared = prepared_bundle(path, settings)
+    with ChatModel.load(bundle, prepared.settings, state_directory(), prepared.prepacked) as model:
         asyncio.run(_until_terminated(model, settings))
     return 0
 

@@ -26,7 +26,8 @@ import numpy as np
 from edge_assistant.engine.kv_cache import KvCache, capacity_of
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import Keep, Prefixes
-from edge_assistant.engine.session import RUNTIME, Session
+from edge_assistant.engine.runtime import VERSION
+from edge_assistant.engine.session import Session
 from edge_assistant.engine.speculate import Speculator
 from edge_assistant.engine.write import Writer
 from edge_assistant.errors import ContextOverflowError, EngineBusyError, EngineClosedError, PromptError
@@ -77,15 +78,19 @@ class Engine:
         self._turn = _Turn()
 
     @classmethod
-    def load(cls, bundle: Bundle, settings: EngineSettings, prefixes: Path | None = None) -> Engine:
+    def load(
+        cls, bundle: Bundle, settings: EngineSettings, prefixes: Path | None = None, prepacked: Path | None = None
+    ) -> Engine:
         """Load a bundle; lasting prefixes are kept in the folder `prefixes`, where one is given.
+
+        Weights come from the folder of `prepacked` ones (`prepacked.py`), where one is given and can be loaded.
 
         Raises:
             CacheBudgetError: settings.kv_cache_bytes holds no token; nothing was allocated.
             BundleGraphError: The graph is not the one the manifest describes.
         """
         cache = KvCache(bundle.manifest, capacity_of(bundle.manifest, settings.kv_cache_bytes))
-        session = Session(bundle, cache, settings)
+        session = Session(bundle, cache, settings, prepacked)
         files = None
         if prefixes and settings.prefix_disk_bytes:
             files = PrefixFiles(prefixes, _fingerprint(bundle.manifest), settings.prefix_disk_bytes)
@@ -278,7 +283,7 @@ def _prefill(session: Session, ids: NDArray[np.int64], cancel: threading.Event) 
 
 def _fingerprint(manifest: Manifest) -> str:
     """Return what the rows of a prefix depend on: the bundle's files, its cache, and what computes with them."""
-    return hashlib.sha256(f"{RUNTIME} {manifest.to_json()}".encode()).hexdigest()
+    return hashlib.sha256(f"onnxruntime {VERSION} {manifest.to_json()}".encode()).hexdigest()
 
 
 class _Turn:

@@ -1,4 +1,4 @@
-"""The loaded graph, with the cache bound to it: the only module that knows onnxruntime.
+"""The loaded graph, with the cache bound to it: with `runtime.py`, which loads it, all that knows onnxruntime.
 
 Every layer's cache is bound as past and as present, the same memory, so a step copies nothing; the logits of the last
 position land in one buffer that the next step overwrites. What a step still has to bind is the tokens and the
@@ -7,21 +7,15 @@ attention mask, both views of buffers that are allocated once.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    RuntimeException,
-)
-from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as OperatorNotImplemented
 
 from edge_assistant import bundle as names
+from edge_assistant.engine.providers import CPU
+from edge_assistant.engine.runtime import load_graph
 from edge_assistant.errors import BundleGraphError
 
 if TYPE_CHECKING:
@@ -33,28 +27,21 @@ if TYPE_CHECKING:
     from edge_assistant.config import EngineSettings
     from edge_assistant.engine.kv_cache import KvCache
 
-RUNTIME = f"onnxruntime {ort.__version__}"
-"""What computes; another version may compute other last bits."""
-
 _ONNX_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)"}
-_LOG_ERRORS_ONLY = 3
-_LOAD_ERRORS = (
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    OperatorNotImplemented,
-    RuntimeException,
-)
-"""What onnxruntime raises for a graph it cannot load; these have no base of their own."""
 
 
 class Session:
     """A graph and one sequence: `run` reads tokens at the end of the context and extends it by them."""
 
-    def __init__(self, bundle: Bundle, cache: KvCache, settings: EngineSettings) -> None:
-        """Load the graph and bind the cache.
+    def __init__(
+        self,
+        bundle: Bundle,
+        cache: KvCache,
+        settings: EngineSettings,
+        prepacked: Path | None = None,
+        profile: Path | None = None,
+    ) -> None:
+        """Load the graph and bind the cache; `prepacked` and `profile` are as for `load_graph`.
 
         Raises:
             BundleGraphError: onnxruntime cannot load the graph, or it is not the one the manifest describes.
@@ -62,7 +49,14 @@ class Session:
         self.cache = cache
         self.vocab_size = bundle.manifest.architecture.vocab_size
         self._prefill_chunk = settings.prefill_chunk
-        self._session = _load(bundle, settings)
+        self._session = load_graph(bundle, settings, prepacked, profile)
+        if problems := _mismatches(self._session, bundle.manifest):
+            raise BundleGraphError(bundle.graph_path, problems)
+        # Where a GPU computes, the cache lives there: each of these is copied to it once, and both bindings share it.
+        device = "cpu" if self._session.get_providers()[0] == CPU else "cuda"
+        self._layers = [
+            tuple(ort.OrtValue.ortvalue_from_numpy(buffer, device) for buffer in layer) for layer in cache.layers
+        ]
         self._mask = np.ones((1, cache.capacity), np.int64)
         self._logits: NDArray[np.float32] = np.empty((1, 1, self.vocab_size), np.float32)
         self._step = self._bind_cache()
@@ -93,6 +87,10 @@ class Session:
         logits: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
         return logits.reshape(-1, self.vocab_size)
 
+    def end_profiling(self) -> Path:
+        """Return the file of the profile that was asked for when this was loaded; nothing is timed any more."""
+        return Path(self._session.end_profiling())
+
     def _feed(self, binding: ort.IOBinding, ids: NDArray[np.int64] | Sequence[int]) -> None:
         end = self.cache.length + len(ids)
         with self.cache.step(ids) as tokens:
@@ -103,29 +101,12 @@ class Session:
     def _bind_cache(self) -> ort.IOBinding:
         # An OrtValue borrows the array's memory: the cache, which self holds, outlives the binding.
         binding = self._session.io_binding()
-        for layer, (key, value) in enumerate(self.cache.layers):
-            keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
+        for layer, (keys, values) in enumerate(self._layers):
             binding.bind_ortvalue_input(names.past_key(layer), keys)
             binding.bind_ortvalue_output(names.present_key(layer), keys)
             binding.bind_ortvalue_input(names.past_value(layer), values)
             binding.bind_ortvalue_output(names.present_value(layer), values)
         return binding
-
-
-def _load(bundle: Bundle, settings: EngineSettings) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = _LOG_ERRORS_ONLY
-    options.intra_op_num_threads = settings.threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.spinning)))
-    # A memory pattern is kept for every shape of the inputs, and the mask's changes with every token.
-    options.enable_mem_pattern = False
-    try:
-        session = ort.InferenceSession(bundle.graph_path, options, providers=["CPUExecutionProvider"])
-    except _LOAD_ERRORS as error:
-        raise BundleGraphError(bundle.graph_path, [str(error)]) from error
-    if problems := _mismatches(session, bundle.manifest):
-        raise BundleGraphError(bundle.graph_path, problems)
-    return session
 
 
 def _mismatches(session: ort.InferenceSession, manifest: Manifest) -> list[str]:

@@ -59,8 +59,14 @@ class ChatModel:
         self._marks = self._format.marks(tokenizer)
 
     @classmethod
-    def load(cls, model: Bundle | Path, settings: EngineSettings, state: Path | None = None) -> Self:
-        """Load a bundle, or the one in a folder.
+    def load(
+        cls,
+        model: Bundle | Path,
+        settings: EngineSettings,
+        state: Path | None = None,
+        prepacked: Path | None = None,
+    ) -> Self:
+        """Load a bundle, or the one in a folder; `prepacked` is as for `Engine.load`.
 
         The directory `state` remembers which files were hashed (see Bundle.open), and keeps what prompts begin with.
 
@@ -69,7 +75,7 @@ class ChatModel:
         """
         bundle = model if isinstance(model, Bundle) else Bundle.open(model, state and state / SEEN_FILE)
         tokenizer = Tokenizer(bundle.tokenizer_path)
-        return cls(bundle, Engine.load(bundle, settings, state and state / "prefixes"), tokenizer)
+        return cls(bundle, Engine.load(bundle, settings, state and state / "prefixes", prepacked), tokenizer)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,43 @@
+"""`tune` and `warm`: what is measured and written on the device, for the device."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from edge_assistant.bundle import SEEN_FILE, Bundle
+from edge_assistant.cli.common import settings_and_model
+from edge_assistant.config import state_directory
+from edge_assistant.device import prepare
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def tune(args: Namespace) -> int:
+    """Measure, and keep what was found; progress goes to standard error."""
+    settings, path = settings_and_model(args)
+    bundle = Bundle.open(path, state_directory() / SEEN_FILE)
+    _show(prepare.tune(bundle, settings.engine, state_directory(), _progress), as_json=args.json)
+    return 0
+
+
+def warm(args: Namespace) -> int:
+    """Write the prepacked weights, and say what memory they save."""
+    settings, path = settings_and_model(args)
+    bundle = Bundle.open(path, state_directory() / SEEN_FILE)
+    _show(prepare.warm(bundle, settings.engine, state_directory()), as_json=args.json)
+    return 0
+
+
+def _progress(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def _show(report: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report))
+        return
+    for name, value in report.items():
+        print(f"{name + ':':24}{value}")
