@@ -78,7 +78,7 @@ class Tuner:
         chunk, prefill = self._best_chunk(session)
         del session  # its memory goes before the next is loaded
         best, one = self._best_threads(threads, one)
-        spinning = self._spinning_pays(one)
+        spinning, one = self._spinning_pays(one)
         pays = self._prepacked_pays(prepacked, one, anonymous) if prepacked else None
         skipped = tuple(self._clock.skipped)
         return Tuning(best, spinning, chunk, pays, batch_cost, round(1 / one, 3), round(prefill, 3), skipped)
@@ -92,8 +92,9 @@ class Tuner:
 
     def _best_chunk(self, session: Session) -> tuple[int, float]:
         """Return the smallest chunk than which no larger one is faster, and its tokens a second."""
-        fastest: dict[int, float] = {}
-        for chunk in _CHUNKS:
+        least = _CHUNKS[0]
+        fastest = {least: least / chunk_seconds(session, least)}
+        for chunk in _CHUNKS[1:]:
             if chunk > session.cache.capacity:
                 break
             read = partial(chunk_seconds, session, chunk)
@@ -114,11 +115,13 @@ class Tuner:
         self._set(threads=best)
         return best, 1 / speed
 
-    def _spinning_pays(self, one: float) -> bool:
+    def _spinning_pays(self, one: float) -> tuple[bool, float]:
+        """Return whether it does, and the seconds of a step."""
         took = self._clock.ask("load", "threads that spin", partial(self._step, spinning=True))
-        pays = took is not None and took < one * (1 - _GAIN)
-        self._set(spinning=pays)
-        return pays
+        if took is None or took >= one * (1 - _GAIN):
+            return False, one
+        self._set(spinning=True)
+        return True, took
 
     def _prepacked_pays(self, prepacked: Path, one: float, anonymous: Callable[[Path | None], int]) -> bool | None:
         """Return whether they save memory and cost no speed, None where there is no time for three loads."""
