@@ -6,9 +6,12 @@
     cpu        the CPU
 
 "There" means little: the wheel for ARM names CUDA and holds no code for a Jetson Orin. So a provider counts once it has
-run an operator, and the operator is attention in float32 as bundles have it: it reads and writes the cache, which would
-else be carried to the GPU and back with every token. onnxruntime 1.31 registers attention for CUDA in float16 and
-bfloat16 alone, so with it the answer is the CPU.
+run an operator, and the operator is attention in float32 as bundles have it. onnxruntime's sources register that for
+CUDA in float16 and bfloat16 alone, so the answer is the CPU until they do more.
+
+No GPU was at hand: what comes after a probe that succeeds has never run on one. The cache would be right there and slow,
+for it stays in the processor's memory, where prefixes are kept and windows moved, and onnxruntime carries it to the GPU
+and back with every step. A cache that lives on the GPU is not written.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ class Choice:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the cache has to live on the GPU."""
+        """Whether a GPU is to compute."""
         return self.providers[0][0] != CPU
 
 

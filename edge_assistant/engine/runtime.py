@@ -141,7 +141,7 @@ def _attempts(
         _LOG.warning("%s", reason)
     if choice.on_gpu and bundle.manifest.cache.window != "bounded":
         return [(bundle.graph_path, choice.providers)]
-    if choice.on_gpu:  # what a bounded window drops is moved by the processor, in its own memory
+    if choice.on_gpu:  # the attribute that drops positions is the CPU's: another kernel would not know it
         _LOG.warning("%s is not used: the cache of this model's windows is bounded", choice.providers[0][0])
     return [(prepacked / GRAPH_FILE, _ON_CPU)] if prepacked else []
 

@@ -14,7 +14,6 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_assistant import bundle as names
-from edge_assistant.engine.providers import CPU
 from edge_assistant.engine.runtime import load_graph
 from edge_assistant.errors import BundleGraphError
 
@@ -52,11 +51,6 @@ class Session:
         self._session = load_graph(bundle, settings, prepacked, profile)
         if problems := _mismatches(self._session, bundle.manifest):
             raise BundleGraphError(bundle.graph_path, problems)
-        # Where a GPU computes, the cache lives there: each of these is copied to it once, and both bindings share it.
-        device = "cpu" if self._session.get_providers()[0] == CPU else "cuda"
-        self._layers = [
-            tuple(ort.OrtValue.ortvalue_from_numpy(buffer, device) for buffer in layer) for layer in cache.layers
-        ]
         self._mask = np.ones((1, cache.capacity), np.int64)
         self._logits: NDArray[np.float32] = np.empty((1, 1, self.vocab_size), np.float32)
         self._step = self._bind_cache()
@@ -101,7 +95,8 @@ class Session:
     def _bind_cache(self) -> ort.IOBinding:
         # An OrtValue borrows the array's memory: the cache, which self holds, outlives the binding.
         binding = self._session.io_binding()
-        for layer, (keys, values) in enumerate(self._layers):
+        for layer, (key, value) in enumerate(self.cache.layers):
+            keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
             binding.bind_ortvalue_input(names.past_key(layer), keys)
             binding.bind_ortvalue_output(names.present_key(layer), keys)
             binding.bind_ortvalue_input(names.past_value(layer), values)
