@@ -55,7 +55,7 @@ def _converse(args: Namespace, asks: Iterable[Ask], *, as_json: bool, stream: bo
     settings, path = settings_and_model(args)
     home = read_home(args.state) if args.state else Home()
     bundle, prepared = prepared_bundle(path, settings)
-    with ChatModel.load(bundle, prepared.settings, state_directory(), prepared.prepacked) as model:
+    with ChatModel.load(bundle, prepared.settings, state_directory(), prepacked=prepared.prepacked) as model:
         assistant = Assistant(model, home, DryRun(home, quiet=as_json), settings.assistant)
         return asyncio.run(_answer(assistant, asks, as_json=as_json, stream=stream))
 

@@ -25,7 +25,7 @@ def serve(args: Namespace) -> int:
     )
     settings, path = settings_and_model(args)
     bundle, prepared = prepared_bundle(path, settings)
-    with ChatModel.load(bundle, prepared.settings, state_directory(), prepared.prepacked) as model:
+    with ChatModel.load(bundle, prepared.settings, state_directory(), prepacked=prepared.prepacked) as model:
         asyncio.run(_until_terminated(model, settings))
     return 0
 

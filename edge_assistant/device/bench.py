@@ -51,7 +51,8 @@ def bench(bundle: Bundle, prepared: Prepared, prompt_tokens: int, new_tokens: in
 def _generate(bundle: Bundle, prepared: Prepared, prompt: list[int], new_tokens: int) -> dict[str, Any]:
     """Load, let a short answer warm the model up, and measure another, without guesses: those come in one read."""
     started = perf_counter()
-    with Engine.load(bundle, prepared.settings.model_copy(update={"guesses": 0}), prepared.prepacked) as engine:
+    settings = prepared.settings.model_copy(update={"guesses": 0})
+    with Engine.load(bundle, settings, prepacked=prepared.prepacked) as engine:
         load_s = perf_counter() - started
         list(engine.generate(prompt[-1:], SamplingParams(max_tokens=2)))
         answer = engine.generate(prompt, SamplingParams(max_tokens=new_tokens))

@@ -45,7 +45,7 @@ class Prepared:
 
 
 def prepare(bundle: Bundle, settings: Settings, state: Path) -> Prepared:
-    """Return the settings as they are tuned for this device, and the prepacked weights; log what is used and what not."""
+    """Return the settings as tuned for this device, and the prepacked weights; log what is used and what is not."""
     cpu = this_cpu()
     if warning := float32_warning(bundle, cpu):
         _LOG.warning("%s", warning)

@@ -79,7 +79,7 @@ class Engine:
 
     @classmethod
     def load(
-        cls, bundle: Bundle, settings: EngineSettings, prefixes: Path | None = None, prepacked: Path | None = None
+        cls, bundle: Bundle, settings: EngineSettings, prefixes: Path | None = None, *, prepacked: Path | None = None
     ) -> Engine:
         """Load a bundle; lasting prefixes are kept in the folder `prefixes`, where one is given.
 

@@ -9,7 +9,7 @@
 run an operator, and the operator is attention in float32 as bundles have it. onnxruntime's sources register that for
 CUDA in float16 and bfloat16 alone, so the answer is the CPU until they do more.
 
-No GPU was at hand: what comes after a probe that succeeds has never run on one. The cache would be right there and slow,
+No GPU was at hand: what comes after a probe that succeeds never ran on one. The cache would be right and slow there,
 for it stays in the processor's memory, where prefixes are kept and windows moved, and onnxruntime carries it to the GPU
 and back with every step. A cache that lives on the GPU is not written.
 """

@@ -64,6 +64,7 @@ class ChatModel:
         model: Bundle | Path,
         settings: EngineSettings,
         state: Path | None = None,
+        *,
         prepacked: Path | None = None,
     ) -> Self:
         """Load a bundle, or the one in a folder; `prepacked` is as for `Engine.load`.
@@ -75,7 +76,7 @@ class ChatModel:
         """
         bundle = model if isinstance(model, Bundle) else Bundle.open(model, state and state / SEEN_FILE)
         tokenizer = Tokenizer(bundle.tokenizer_path)
-        return cls(bundle, Engine.load(bundle, settings, state and state / "prefixes", prepacked), tokenizer)
+        return cls(bundle, Engine.load(bundle, settings, state and state / "prefixes", prepacked=prepacked), tokenizer)
 
     def __enter__(self) -> Self:
         return self

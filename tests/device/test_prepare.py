@@ -11,11 +11,13 @@ import pytest
 from edge_assistant.bundle import Bundle
 from edge_assistant.config import EngineSettings, Settings
 from edge_assistant.device import prepare as module
+from edge_assistant.device.bench import bench
 from edge_assistant.device.cpu import Cpu, this_cpu
 from edge_assistant.device.memory import loaded, resident
 from edge_assistant.device.prepare import float32_warning, prepare, thread_counts, tune, warm
 from edge_assistant.engine.prepacked import prepacked_folder
 from edge_assistant.engine.tuning import Fingerprint, Tuning, read_tuning, save_tuning, tuning_path
+from edge_assistant.text.chat import ChatModel
 
 MODELS = Path(__file__).parents[2] / "models"
 FOUND = Tuning(3, True, 64, None, {"2": 1.3}, 7.5, 20.1, ())
@@ -35,7 +37,7 @@ def keep(bundle: Bundle, state: Path, tuning: Tuning = FOUND, changed: dict[str,
 
 
 def prepared(bundle: Bundle, state: Path, settings: Settings | None = None) -> module.Prepared:
-    return prepare(bundle, settings or Settings(), state, state / "seen.json")
+    return prepare(bundle, settings or Settings(), state)
 
 
 def test_without_anything_the_settings_hold(bundle, tmp_path, caplog):
@@ -152,3 +154,14 @@ def test_memory_is_that_of_a_fresh_process(bundle):
     ballast = bytearray(64 << 20)
     held = loaded(bundle, EngineSettings(threads=1), None)
     assert 0 < held.anonymous < resident().anonymous - len(ballast) // 2
+
+
+def test_whatever_answers_loads_them(bundle, tmp_path, caplog):
+    """A folder that cannot be loaded leaves a trace of having been tried."""
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    settings = EngineSettings(threads=1)
+    with ChatModel.load(bundle, settings, prepacked=tmp_path):
+        assert f"{tmp_path / 'model.onnx'} on CPUExecutionProvider is not used" in caplog.text
+    caplog.clear()
+    bench(bundle, module.Prepared(settings, tmp_path), 8, 4)
+    assert f"{tmp_path / 'model.onnx'} on CPUExecutionProvider is not used" in caplog.text
