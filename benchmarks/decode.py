@@ -22,7 +22,9 @@ from typing import Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machine import machine
-from process_memory import MIB, resident
+from process_memory import MIB
+
+from edge_assistant.device.memory import resident
 
 LLAMA = "llama.cpp"
 

@@ -1,34 +1,17 @@
-"""What a process holds: resident memory by kind, and the peak over a command's whole life (Linux)."""
+"""The peak of memory over a command's whole life (Linux)."""
 
 from __future__ import annotations
 
 import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import psutil
 
+from edge_assistant.device.memory import resident
+
 MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Resident:
-    """Resident bytes: `anonymous` is the heap (it must fit the board's RAM), `file` can be dropped and read again."""
-
-    anonymous: int
-    file: int
-
-
-def resident(pid: int | str = "self") -> Resident:
-    """Return what the process holds now, from /proc/PID/status."""
-    fields = {}
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key in {"RssAnon", "RssFile"}:
-            fields[key] = int(value.split()[0]) * 1024
-    return Resident(fields["RssAnon"], fields["RssFile"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 from machine import machine
-from process_memory import MIB, resident
+from process_memory import MIB
 
 from edge_assistant.bundle import Bundle
 from edge_assistant.config import EngineSettings
+from edge_assistant.device.memory import resident
 from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.session import Session
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge_assistant.bundle import SEEN_FILE
 from edge_assistant.device.cpu import Cpu, this_cpu
-from edge_assistant.device.memory import loaded
+from edge_assistant.device.loaded import loaded
 from edge_assistant.engine.measure import Clock, Tuner
 from edge_assistant.engine.prepacked import find_prepacked, prepacked_folder, size_of, write_prepacked
 from edge_assistant.engine.tuning import Fingerprint, read_tuning, save_tuning, tuning_path
@@ -79,7 +79,7 @@ def tune(bundle: Bundle, settings: EngineSettings, state: Path, progress: Callab
         if written:
             progress("writing prepacked weights")
             write_prepacked(bundle, settings, folder, fingerprint)
-        prepacked = find_prepacked(folder, fingerprint, None)
+        prepacked = find_prepacked(folder, fingerprint, state / SEEN_FILE)
     except PrepackedError as error:
         progress(str(error))
         prepacked = None
@@ -102,6 +102,7 @@ def warm(bundle: Bundle, settings: EngineSettings, state: Path) -> dict[str, Any
     fingerprint = Fingerprint.of(bundle.manifest, str(this_cpu()))
     folder = prepacked_folder(state, bundle.manifest, fingerprint)
     write_prepacked(bundle, settings, folder, fingerprint)
+    find_prepacked(folder, fingerprint, state / SEEN_FILE)  # hashed now, it is not when the next load waits
     without, with_them = loaded(bundle, settings, None), loaded(bundle, settings, folder)
     return {
         "model": bundle.manifest.name,

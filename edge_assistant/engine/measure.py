@@ -108,7 +108,7 @@ class Tuner:
         """Return the fewest threads that are as fast as any, and the seconds of a step."""
         speeds = {threads[0]: 1 / one}
         for number in threads[1:]:
-            took = self._clock.ask("load", f"{number} threads", partial(self._step, threads=number))
+            took = self._clock.ask("load", f"threads = {number}", partial(self._step, threads=number))
             if took is not None:
                 speeds[number] = 1 / took
         best, speed = smallest_of_the_fastest(speeds)
@@ -117,7 +117,7 @@ class Tuner:
 
     def _spinning_pays(self, one: float) -> tuple[bool, float]:
         """Return whether it does, and the seconds of a step."""
-        took = self._clock.ask("load", "threads that spin", partial(self._step, spinning=True))
+        took = self._clock.ask("load", "spinning", partial(self._step, spinning=True))
         if took is None or took >= one * (1 - _GAIN):
             return False, one
         self._set(spinning=True)

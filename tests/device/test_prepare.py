@@ -13,7 +13,8 @@ from edge_assistant.config import EngineSettings, Settings
 from edge_assistant.device import prepare as module
 from edge_assistant.device.bench import bench
 from edge_assistant.device.cpu import Cpu, this_cpu
-from edge_assistant.device.memory import loaded, resident
+from edge_assistant.device.loaded import loaded
+from edge_assistant.device.memory import resident
 from edge_assistant.device.prepare import float32_warning, prepare, thread_counts, tune, warm
 from edge_assistant.engine.prepacked import prepacked_folder
 from edge_assistant.engine.tuning import Fingerprint, Tuning, read_tuning, save_tuning, tuning_path

@@ -1,0 +1,35 @@
+"""What loading a bundle takes, seen from a process that did nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
+
+from edge_assistant.device.memory import Resident, resident
+from edge_assistant.engine.kv_cache import KvCache
+from edge_assistant.engine.session import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge_assistant.bundle import Bundle
+    from edge_assistant.config import EngineSettings
+
+_TOKENS = 8
+
+
+def loaded(bundle: Bundle, settings: EngineSettings, prepacked: Path | None) -> Resident:
+    """Return what a fresh process holds once it has loaded a bundle with a small cache and run a step.
+
+    A process that has once held a model's memory does not show how little the next load takes: hence the fresh one.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(_load, bundle, settings, prepacked).result()
+
+
+def _load(bundle: Bundle, settings: EngineSettings, prepacked: Path | None) -> Resident:
+    session = Session(bundle, KvCache(bundle.manifest, _TOKENS), settings, prepacked)
+    session.run([0] * _TOKENS)
+    return resident()
