@@ -1,7 +1,8 @@
 """The work of an answer, step by step: it can stop after any, and go on in another slot of the cache.
 
 What has to be in the cache is known at any time: the prompt, and of the answer all but what the writer has due. An
-answer that is given a slot keeps what is there of that and reads the rest; in the slot that it had, that is nothing.
+answer that is given a slot keeps what is there of that and reads the rest. One that has to leave its slot lets the
+prefixes keep its rows, so that this is little, or nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_assistant.engine.prefixes import Keep
 from edge_assistant.engine.request import FinishReason, Progress, Said, Usage
 from edge_assistant.engine.write import Writer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_assistant.engine.prefixes import Keep, Prefixes
+    from edge_assistant.engine.prefixes import Prefixes
     from edge_assistant.engine.sampling import SamplingParams
     from edge_assistant.engine.session import Session
     from edge_assistant.engine.speculate import Speculator
@@ -107,6 +109,12 @@ class Answer:
         tokens = self._writer.draw(self._in_session.cache, logits)
         self._took(seconds + perf_counter() - started)
         return self._say(tokens)
+
+    def leave(self) -> None:
+        """Stop, for another takes the session; `place` lets it go on."""
+        cache = self._in_session.cache
+        self._prefixes.keep(cache, Keep(cache.length))
+        self._session = None
 
     def close(self) -> None:
         """Let go of the session, and remember what was said: it may be said again."""

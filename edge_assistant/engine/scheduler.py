@@ -5,8 +5,8 @@
 One worker thread runs every step; it lives while there is something to do. Between two steps it looks who is next:
 
 - Only requests of the highest priority that is there take steps. The others keep their slots, and go on where they were
-  without reading anything again. Where a more urgent one finds no slot free, the least urgent of all gives up its own,
-  and reads again later what is not found of it then.
+  without reading anything again. Where a more urgent one finds no slot free, the least urgent of all gives up its own:
+  the prefixes keep its rows, and it reads again later what they had no room for.
 - Of requests that wait, the most urgent has the next slot; among equals one that was interrupted, then that of the
   caller served least recently, then the first to come.
 - In a round every answer takes one step, and at most one chunk of a prompt is read: reading stops no one for longer.
@@ -129,6 +129,20 @@ class Scheduler:
 
     def _work(self) -> None:
         """Run steps as long as there are any; the worker's thread."""
+        try:
+            self._run()
+        except Exception as fault:  # a fault of ours: whoever waits is told, and does not wait for ever
+            with self._lock:
+                self._worker = None
+                for held in self._slots.held():
+                    self._leave(held.slot)
+                    self._finish(held.request, "failed", fault)
+                for request in self._waiting:
+                    self._finish(request, "failed", fault)
+                self._waiting.clear()
+            raise
+
+    def _run(self) -> None:
         while True:
             with self._lock:
                 self._sweep_waiting()
@@ -225,6 +239,7 @@ class Scheduler:
         if least.request.rank <= request.rank or held[0].request.rank < request.rank:
             return None
         self._leave(least.slot)
+        least.request.work.leave()
         self._counts[least.request.claim.priority].evicted += 1
         self._waiting.append(least.request)
         return least.slot

@@ -48,6 +48,10 @@ class Score:
         self.ended = end == len(self._text)
         return [Said(None, self.progress)] if self.ended else []
 
+    def leave(self) -> None:
+        """Stop, for another takes the session; `place` begins anew."""
+        self._session = None
+
     def close(self) -> None:
         """Let go of the session."""
         self._session = None

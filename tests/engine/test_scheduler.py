@@ -21,6 +21,7 @@ from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.sampling import Sampler
 from edge_assistant.engine.session import Session, Together
 from edge_assistant.engine.speculate import Pace
+from edge_assistant.engine.steps import Steps
 from edge_assistant.errors import DeadlineError, EngineBusyError, EngineClosedError
 
 IDS = np.random.default_rng(2).integers(14, 270, 200)
@@ -242,6 +243,24 @@ def test_where_no_slot_is_free_the_least_urgent_gives_up_its_own_and_still_answe
     assert list(job) == fresh(tiny_bundle(), PROMPTS[0], LIVELY)
     counts = engine.metrics().by_priority
     assert (counts["batch"].evicted, counts["voice"].evicted, counts["batch"].finished) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("steps", [1, 8])
+@pytest.mark.parametrize("room", [0, 2**20])
+def test_one_that_gave_up_its_slot_reads_again_only_what_the_prefixes_had_no_room_for(engine_of, machine, steps, room):
+    engine = engine_of(sequences=1, prefix_bytes=room)
+    machine.hold()
+    job = engine.generate(PROMPTS[0], GREEDY, claim=BATCH)
+    machine.held()
+    for _ in range(steps):
+        machine.step()
+    turn = engine.generate(PROMPTS[1], GREEDY, claim=VOICE)
+    done = machine.rows()
+    machine.let_go()
+    assert (len(list(turn)), len(list(job))) == (30, 30)
+    once = len(PROMPTS[0]) + 29 + len(PROMPTS[1]) + 29
+    assert machine.rows() == once + (0 if room else done)
+    assert job.usage.cached_tokens == 0
 
 
 def test_an_interactive_turn_does_not_evict_while_a_voice_turn_runs(engine_of, machine):
@@ -497,6 +516,21 @@ def test_a_fault_in_one_is_told_to_whom_it_hits_and_to_nobody_else(engine_of, ti
         generation.close()
     monkeypatch.undo()
     assert [list(engine.generate(prompt, GREEDY)) for prompt in PROMPTS] == expected
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_the_scheduler_itself_leaves_nobody_waiting(engine_of, machine, monkeypatch):
+    engine = engine_of()
+    machine.hold()
+    generations = [engine.generate(prompt, GREEDY) for prompt in PROMPTS]
+    machine.held()
+    with monkeypatch.context() as broken:
+        broken.setattr(Steps, "plan", lambda self, turn: 1 // 0)
+        machine.let_go()
+        for generation in generations:
+            with pytest.raises(ZeroDivisionError):
+                list(generation)
+    assert len(list(engine.generate(PROMPTS[0], GREEDY))) == 30
 
 
 def test_closing_ends_what_runs_and_what_waits(engine_of, machine):
