@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 64
 """A cache line, and the widest vector register."""
-_MOST_SEQUENCES = 4
-"""Unless more are asked for: more people than one home has speak at once, and each takes its rows."""
 
 Layer: TypeAlias = "tuple[NDArray[Any], NDArray[Any]]"
 """Keys and values."""
@@ -65,12 +63,6 @@ def capacity_of(manifest: Manifest, budget: int, sequences: int = 1) -> int:
         whole = sequences * size.of(size.max_positions)
         raise CacheBudgetError(budget, sequences * size.per_token, whole, size.max_positions)
     return size.holds(budget // sequences)
-
-
-def sequences_of(manifest: Manifest, budget: int) -> int:
-    """Return how many sequences of the longest context a budget in bytes holds, at least 1, at most 4."""
-    size = manifest.cache_size
-    return max(1, min(_MOST_SEQUENCES, budget // size.of(size.max_positions)))
 
 
 def slots(manifest: Manifest, capacity: int, sequences: int) -> tuple[list[Layer], list[KvCache]]:

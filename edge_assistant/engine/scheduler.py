@@ -131,7 +131,7 @@ class Scheduler:
         """Run steps as long as there are any; the worker's thread."""
         try:
             self._run()
-        except Exception as fault:  # a fault of ours: whoever waits is told, and does not wait for ever
+        except Exception as fault:  # noqa: BLE001 - whoever waits is told, and does not wait for ever
             with self._lock:
                 self._worker = None
                 for held in self._slots.held():
@@ -140,7 +140,6 @@ class Scheduler:
                 for request in self._waiting:
                     self._finish(request, "failed", fault)
                 self._waiting.clear()
-            raise
 
     def _run(self) -> None:
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_assistant.engine.kv_cache import capacity_of, sequences_of, slots
+from edge_assistant.engine.kv_cache import capacity_of, slots
 from edge_assistant.engine.session import Session
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Slots:
             CacheBudgetError, BundleGraphError: As for `Engine.load`.
         """
         manifest, budget = bundle.manifest, settings.kv_cache_bytes
-        sequences = settings.sequences or sequences_of(manifest, budget)
+        sequences = settings.sequences or manifest.cache_size.sequences(budget)
         capacity = capacity_of(manifest, budget, sequences)
         layers, caches = slots(manifest, capacity, sequences)
         first = Session(bundle, caches[0], settings)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_assistant.bundle import REWINDABLE, Architecture, CacheSpec, Manifest, Quantization, Source, bounded_rows
-from edge_assistant.engine.kv_cache import KvCache, capacity_of, sequences_of, slots
+from edge_assistant.engine.kv_cache import KvCache, capacity_of, slots
 from edge_assistant.errors import CacheBudgetError
 
 MISTRAL_7B = {"n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "head_dim": 128, "max_positions": 32768}
@@ -172,7 +172,7 @@ def test_sequences_share_a_budget_evenly_and_to_the_last_token(budget, sequences
 @given(budget=st.integers(1, 2**20), max_positions=st.integers(1, 400))
 def test_more_sequences_never_make_the_longest_context_shorter(budget, max_positions):
     facts = manifest(max_positions=max_positions)
-    sequences = sequences_of(facts, budget)
+    sequences = facts.cache_size.sequences(budget)
     assert 1 <= sequences <= 4
     if budget >= facts.cache_size.per_token:
         assert capacity_of(facts, budget, sequences) == capacity_of(facts, budget)
@@ -180,4 +180,4 @@ def test_more_sequences_never_make_the_longest_context_shorter(budget, max_posit
 
 
 def test_a_board_s_default_is_one_sequence_of_a_large_model():
-    assert sequences_of(manifest("int8", **MISTRAL_7B), 2**28) == 1
+    assert manifest("int8", **MISTRAL_7B).cache_size.sequences(2**28) == 1

@@ -518,7 +518,6 @@ def test_a_fault_in_one_is_told_to_whom_it_hits_and_to_nobody_else(engine_of, ti
     assert [list(engine.generate(prompt, GREEDY)) for prompt in PROMPTS] == expected
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_fault_of_the_scheduler_itself_leaves_nobody_waiting(engine_of, machine, monkeypatch):
     engine = engine_of()
     machine.hold()
