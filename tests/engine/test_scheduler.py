@@ -141,6 +141,15 @@ class Clock:
         return self.now
 
 
+def answers_of(engine: Engine, machine: Machine, prompts: list[list[int]], params: SamplingParams) -> list[list[int]]:
+    """Return the answers to prompts that were all asked before the first was computed."""
+    machine.hold()
+    generations = [engine.generate(prompt, params) for prompt in prompts]
+    machine.held()
+    machine.let_go()
+    return [list(generation) for generation in generations]
+
+
 def with_clock(engine: Engine) -> Clock:
     engine._scheduler._clock = clock = Clock()
     return clock
@@ -161,29 +170,32 @@ RECIPES = {
 
 @pytest.mark.parametrize("params", [GREEDY, LIVELY], ids=["greedy", "lively"])
 @pytest.mark.parametrize(("shape", "recipe"), RECIPES.values(), ids=RECIPES)
-def test_answers_computed_together_are_those_computed_alone(engine_of, tiny_bundle, batching, params, shape, recipe):
+def test_answers_computed_together_are_those_computed_alone(
+    engine_of, tiny_bundle, machine, batching, params, shape, recipe
+):
     bundle = tiny_bundle(shape, **recipe)
     engine = engine_of(bundle, sequences=4)
-    answers = [list(generation) for generation in [engine.generate(prompt, params) for prompt in PROMPTS]]
+    answers = answers_of(engine, machine, PROMPTS, params)
     assert answers == [fresh(bundle, prompt, params) for prompt in PROMPTS]
     assert max(engine.metrics().batches) >= 3
 
 
-def test_bounded_windows_are_computed_one_by_one(engine_of, tiny_bundle, batching):
+def test_bounded_windows_are_computed_one_by_one(engine_of, tiny_bundle, machine, batching):
     bundle = tiny_bundle({"sliding_window": 16})
     engine = engine_of(bundle, sequences=4)
-    answers = [list(generation) for generation in [engine.generate(prompt, GREEDY) for prompt in PROMPTS]]
+    answers = answers_of(engine, machine, PROMPTS, GREEDY)
     assert answers == [fresh(bundle, prompt) for prompt in PROMPTS]
     assert set(engine.metrics().batches) == {1}
 
 
-def test_guesses_are_run_alone_and_all_else_together(engine_of, tiny_bundle, batching, monkeypatch):
+def test_guesses_are_run_alone_and_all_else_together(engine_of, tiny_bundle, machine, batching, monkeypatch):
     monkeypatch.setattr(Pace, "worth", lambda self, guess: len(guess.tokens))
     bundle = tiny_bundle()
     repeated = [1, *(list(IDS[:12]) * 4)]
     engine = engine_of(bundle, sequences=4, guesses=8)
-    answers = [list(generation) for generation in [engine.generate(p, GREEDY) for p in (repeated, *PROMPTS[:3])]]
-    assert answers == [fresh(bundle, prompt) for prompt in (repeated, *PROMPTS[:3])]
+    prompts = [repeated, *PROMPTS[:3]]
+    answers = answers_of(engine, machine, prompts, GREEDY)
+    assert answers == [fresh(bundle, prompt) for prompt in prompts]
     assert engine._speculator.guessed > 0
     assert max(engine.metrics().batches) >= 2
 
@@ -280,6 +292,35 @@ def test_an_interactive_turn_does_not_evict_while_a_voice_turn_runs(engine_of, m
     assert engine.metrics().by_priority["batch"].evicted == 0
 
 
+def test_a_voice_turn_does_not_wait_for_the_end_of_a_round(engine_of, machine, monkeypatch):
+    monkeypatch.setattr(Pace, "together", lambda self, more: False)
+    engine = engine_of(sequences=3)
+    machine.hold()
+    jobs = [engine.generate(prompt, GREEDY, claim=BATCH) for prompt in (PROMPTS[0], PROMPTS[3])]
+    machine.held()
+    for _ in range(12):
+        machine.step()
+    if machine.caches[-1] is not machine.caches[0]:
+        machine.step()
+    before = len(machine.runs)
+    turn = engine.generate(PROMPTS[1], GREEDY, claim=VOICE)
+    machine.let_go()
+    assert [len(list(generation)) for generation in (turn, *jobs)] == [30] * 3
+    assert machine.runs[before] == [PROMPTS[1][:16]]
+
+
+def test_one_that_was_interrupted_goes_on_before_another_begins(engine_of, machine):
+    engine = engine_of(prefix_bytes=0)
+    machine.hold()
+    jobs = [engine.generate(PROMPTS[0], GREEDY, claim=Claim("a", "batch"))]
+    machine.held()
+    jobs.append(engine.generate(PROMPTS[2], GREEDY, claim=Claim("b", "batch")))
+    turn = engine.generate(PROMPTS[1], GREEDY, claim=VOICE)
+    machine.let_go()
+    assert [len(list(generation)) for generation in (turn, *jobs)] == [30] * 3
+    assert machine.reads() == [0, 1, 0, 2]
+
+
 def test_the_most_urgent_goes_first_whoever_came_first(engine_of, machine):
     engine = engine_of()
     machine.hold()
@@ -293,17 +334,17 @@ def test_the_most_urgent_goes_first_whoever_came_first(engine_of, machine):
 
 
 def test_reading_is_one_chunk_between_two_tokens_of_others(engine_of, machine):
-    engine = engine_of(sequences=2)
+    engine = engine_of(sequences=3)
     machine.hold()
     writing = engine.generate(PROMPTS[3], GREEDY)
     machine.held()
     machine.step()
     start = len(machine.runs)
-    reading = engine.generate(PROMPTS[2], GREEDY)
+    reading = [engine.generate(prompt, GREEDY) for prompt in (PROMPTS[2], PROMPTS[0])]
     machine.let_go()
-    assert [len(list(generation)) for generation in (writing, reading)] == [30] * 2
+    assert [len(list(generation)) for generation in (writing, *reading)] == [30] * 3
     lengths = [len(run[0]) for run in machine.runs[start : start + 12]]
-    assert [length for length in lengths if length > 1] == [16, 16, 16, 16, 16, 5]
+    assert sum(length > 1 for length in lengths) >= 5
     assert not any(a > 1 and b > 1 for a, b in pairwise(lengths))
 
 
@@ -452,6 +493,25 @@ def test_one_of_several_that_step_together_can_be_cancelled(engine_of, tiny_bund
     assert answers == [fresh(tiny_bundle(), PROMPTS[0]), fresh(tiny_bundle(), PROMPTS[2])]
 
 
+def test_one_that_is_cancelled_before_its_step_in_a_round_does_not_take_it(engine_of, machine, monkeypatch):
+    monkeypatch.setattr(Pace, "together", lambda self, more: False)
+    engine = engine_of(sequences=2)
+    cancel = threading.Event()
+    machine.hold()
+    kept, cancelled = engine.generate(PROMPTS[0], GREEDY), engine.generate(PROMPTS[3], GREEDY, cancel)
+    machine.held()
+    for _ in range(12):
+        machine.step()
+    if machine.caches[-1] is not machine.caches[0]:
+        machine.step()
+    before = len(machine.runs)
+    cancel.set()
+    machine.let_go()
+    assert len(list(kept)) == 30
+    assert list(cancelled) == []
+    assert {id(cache) for cache in machine.caches[before:]} == {id(machine.caches[0])}
+
+
 def test_one_that_is_not_fetched_keeps_nobody_waiting(engine_of, tiny_bundle):
     engine = engine_of()
     slow = engine.generate(PROMPTS[0], GREEDY)
@@ -478,7 +538,9 @@ def test_one_that_nobody_holds_any_more_is_not_computed(engine_of, machine):
 
 
 @pytest.mark.parametrize("at", ["the draw", "the run", "the batch"])
-def test_a_fault_in_one_is_told_to_whom_it_hits_and_to_nobody_else(engine_of, tiny_bundle, monkeypatch, batching, at):
+def test_a_fault_in_one_is_told_to_whom_it_hits_and_to_nobody_else(
+    engine_of, tiny_bundle, machine, monkeypatch, batching, at
+):
     expected = [fresh(tiny_bundle(), prompt) for prompt in PROMPTS]
     engine = engine_of(sequences=4)
     sample, run = Sampler.sample, Session.run
@@ -503,7 +565,10 @@ def test_a_fault_in_one_is_told_to_whom_it_hits_and_to_nobody_else(engine_of, ti
     else:
         monkeypatch.setattr(Together, "run", faulty_batch)
     params = [GREEDY, SamplingParams(max_tokens=30, seed=13), GREEDY, GREEDY]
+    machine.hold()
     generations = [engine.generate(prompt, how) for prompt, how in zip(PROMPTS, params, strict=True)]
+    machine.held()
+    machine.let_go()
     if at == "the batch":
         with pytest.raises(ZeroDivisionError):
             list(generations[0])
@@ -594,6 +659,17 @@ def test_conversations_that_go_on_keep_their_slots(engine_of):
             answer = list(generation)
             assert generation.usage.cached_tokens == (len(text) - 1 if turn else 0)
             text += [20, *answer]
+
+
+def test_one_conversation_does_not_take_the_slots_of_others(engine_of):
+    engine = engine_of(sequences=3)
+    short, text = SamplingParams(max_tokens=5), list(PROMPTS[0])
+    list(engine.generate(PROMPTS[1], short))
+    for _ in range(4):
+        text += list(engine.generate(text, short))
+    other = engine.generate(PROMPTS[1], short)
+    list(other)
+    assert other.usage.cached_tokens == len(PROMPTS[1]) - 1
 
 
 def test_all_slots_share_the_budget(tiny_bundle, engine_of):
