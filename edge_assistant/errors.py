@@ -24,7 +24,8 @@
     │   ├── PromptError        (ValueError)          a prompt that is empty or not of this vocabulary
     │   ├── SamplingError      (ValueError)          a sampling parameter out of its range
     │   ├── GrammarError       (ValueError)          a schema, pattern or grammar that cannot be held to
-    │   ├── EngineBusyError                          a thread starts a generation inside its own
+    │   ├── EngineBusyError                          too many requests wait; says when to ask again
+    │   ├── DeadlineError      (TimeoutError)        an answer that had not begun in time
     │   └── EngineClosedError
     ├── TextError              (ValueError)          text, ids, and the way between them
     │   ├── TokenizerFileError                       a tokenizer.json that cannot be read
@@ -220,8 +221,8 @@ class EngineError(EdgeAssistantError):
 class CacheBudgetError(EngineError, MemoryError):
     """The key/value cache's budget does not hold one token."""
 
-    def __init__(self, budget: int, per_token: int, max_positions: int, whole: int) -> None:
-        """`budget`, `per_token` and `whole`, the cost of all `max_positions`, are bytes."""
+    def __init__(self, budget: int, per_token: int, whole: int, max_positions: int) -> None:
+        """`budget`, `per_token` and `whole`, the cost of all `max_positions`, are bytes, of all sequences."""
         super().__init__(
             f"engine.kv_cache_bytes = {budget} holds no token: one costs {per_token} bytes in this model. "
             f"{512 * per_token} bytes hold 512 tokens, {whole} the whole context of {max_positions}"
@@ -277,10 +278,20 @@ class GrammarError(EngineError, ValueError):
 
 
 class EngineBusyError(EngineError):
-    """The thread that asks is itself in the middle of a generation, so waiting would be for ever."""
+    """As many requests wait as may, and none of them gives way to this one; nothing was computed."""
 
-    def __init__(self) -> None:
-        super().__init__("this thread has a generation under way: exhaust it or close it before the next")
+    def __init__(self, waiting: int, retry_after_s: float) -> None:
+        """`waiting` requests are ahead; a place is expected after `retry_after_s` seconds."""
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{waiting} requests are waiting already: ask again in {retry_after_s:.1f} s")
+
+
+class DeadlineError(EngineError, TimeoutError):
+    """An answer had not begun when its time was over, and is given up."""
+
+    def __init__(self, deadline_s: float) -> None:
+        """`deadline_s` is what the request allowed, in seconds."""
+        super().__init__(f"no token came within the {deadline_s:g} s that the request allowed: others were first")
 
 
 class EngineClosedError(EngineError):

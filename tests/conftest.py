@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from edge_assistant.bundle import Bundle
-from edge_assistant.engine import Timing, Usage
+from edge_assistant.engine import Claim, Timing, Usage
 from edge_assistant.errors import ContextOverflowError
 from edge_assistant.text.chat import Reply
 from edge_assistant.text.messages import Assistant, Message, ToolCall
@@ -110,13 +110,15 @@ def tiny_bundle(tiny_checkpoint: MakeCheckpoint, export_bundle: MakeBundle) -> M
 class ScriptedModel:
     """Stands in for a ChatModel where the logic around it is tested: it answers what a function makes of the prompt.
 
-    A token is four characters here. `prompts` keeps what it was asked; it sets `started`, and waits for `gate`.
+    A token is four characters here. `prompts` and `claims` keep what it was asked; it sets `started`, and waits for
+    `gate`.
     """
 
     def __init__(self, script: Callable[[str], str | dict], capacity: int = 2000) -> None:
         self.capacity = capacity
         self.manifest = SimpleNamespace(assistant=None, instruct="v7-tekken")
         self.prompts: list[list[Message]] = []
+        self.claims: list[Claim | None] = []
         self.started = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
@@ -126,11 +128,12 @@ class ScriptedModel:
         """Return the tokens of a prompt."""
         return sum(len(str(message)) for message in messages) // 4
 
-    def chat(self, messages, tools, params, *, on_text=None, cancel=None):
+    def chat(self, messages, tools, params, *, on_text=None, cancel=None, claim=None):
         """Answer as the script says of the last text: a str is text, a dict {tool: slots} makes calls."""
         if self.count(messages) + params.max_tokens > self.capacity:
             raise ContextOverflowError(self.count(messages), params.max_tokens, self.capacity)
         self.prompts.append(list(messages))
+        self.claims.append(claim)
         self.started.set()
         while not self.gate.wait(0.01):
             if cancel is not None and cancel.is_set():

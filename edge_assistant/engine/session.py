@@ -1,12 +1,19 @@
-"""The loaded graph, with the cache bound to it: the only module that knows onnxruntime.
+"""The loaded graph, with the caches bound to it: the only module that knows onnxruntime.
 
 Every layer's cache is bound as past and as present, the same memory, so a step copies nothing; the logits of the last
 position land in one buffer that the next step overwrites. What a step still has to bind is the tokens and the
 attention mask, both views of buffers that are allocated once.
+
+Several sequences are sessions of one graph. `Together` runs a step of one token for some of them at once: the graph
+takes rows of different lengths, each with a mask of its own, and reads the weights once. It takes caches that are rows
+of one buffer and stand side by side; one between them that has no step to do gets a token behind its end, which the
+next step overwrites. A row of a batch is computed as it would be alone, but for the last bits of a quantised product.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,13 +32,13 @@ from edge_assistant import bundle as names
 from edge_assistant.errors import BundleGraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from edge_assistant.bundle import Bundle, Manifest
     from edge_assistant.config import EngineSettings
-    from edge_assistant.engine.kv_cache import KvCache
+    from edge_assistant.engine.kv_cache import KvCache, Layer
 
 RUNTIME = f"onnxruntime {ort.__version__}"
 """What computes; another version may compute other last bits."""
@@ -59,15 +66,22 @@ class Session:
         Raises:
             BundleGraphError: onnxruntime cannot load the graph, or it is not the one the manifest describes.
         """
-        self.cache = cache
         self.vocab_size = bundle.manifest.architecture.vocab_size
         self._prefill_chunk = settings.prefill_chunk
         self._session = _load(bundle, settings)
         self._mask = np.ones((1, cache.capacity), np.int64)
         self._logits: NDArray[np.float32] = np.empty((1, 1, self.vocab_size), np.float32)
-        self._step = self._bind_cache()
-        self._step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
-        self._rows_step = self._bind_cache()
+        self.bind(cache)
+
+    def another(self, cache: KvCache) -> Session:
+        """Return a session of the same graph for another sequence; the two must not run at the same time."""
+        session = copy(self)
+        session.bind(cache)
+        return session
+
+    def together(self, layers: Sequence[Layer], caches: Sequence[KvCache]) -> Together:
+        """Return the batched steps of sequences that are rows of `layers`; none may run meanwhile."""
+        return Together(self._session, layers, caches, self.vocab_size)
 
     def chunks(self, ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Cut tokens [n] into what one run reads of them; each is to be run before the next is asked for."""
@@ -100,16 +114,67 @@ class Session:
             binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
             self._session.run_with_iobinding(binding)
 
-    def _bind_cache(self) -> ort.IOBinding:
+    def bind(self, cache: KvCache) -> None:
+        """Go on with another sequence."""
         # An OrtValue borrows the array's memory: the cache, which self holds, outlives the binding.
-        binding = self._session.io_binding()
-        for layer, (key, value) in enumerate(self.cache.layers):
-            keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
-            binding.bind_ortvalue_input(names.past_key(layer), keys)
-            binding.bind_ortvalue_output(names.present_key(layer), keys)
-            binding.bind_ortvalue_input(names.past_value(layer), values)
-            binding.bind_ortvalue_output(names.present_value(layer), values)
-        return binding
+        self.cache = cache
+        self._step = _bound(self._session, self.cache.layers)
+        self._step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
+        self._rows_step = _bound(self._session, self.cache.layers)
+
+
+class Together:
+    """Steps of several sequences at once."""
+
+    def __init__(
+        self, session: ort.InferenceSession, layers: Sequence[Layer], caches: Sequence[KvCache], vocab_size: int
+    ) -> None:
+        """`layers` are buffers [sequences, n_kv_heads, rows, head_dim], `caches` the sequences in their order."""
+        self._session, self._layers, self._caches = session, layers, caches
+        self._logits: NDArray[np.float32] = np.empty((len(caches), 1, vocab_size), np.float32)
+        self._positions = np.arange(caches[0].capacity)
+        self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
+
+    def run(self, tokens: Mapping[int, int]) -> NDArray[np.float32]:
+        """Append a token to each of some sequences, by their numbers.
+
+        Returns the logits [n, vocab] after each, in the order of the numbers, valid until the next run.
+        """
+        first, end = min(tokens), max(tokens) + 1
+        caches = self._caches[first:end]
+        for number, cache in enumerate(caches, first):
+            if number not in tokens:
+                cache.rewind(cache.capacity - 1)  # room for the token that it gets behind its end
+        ids = np.array([[tokens.get(number, 0)] for number in range(first, end)], np.int64)
+        lengths = np.array([[cache.length + 1] for cache in caches])
+        binding = self._binding(first, end)
+        with ExitStack() as steps:
+            for number, token in tokens.items():
+                steps.enter_context(self._caches[number].step([token]))
+            binding.bind_cpu_input(names.INPUT_IDS, ids)
+            binding.bind_cpu_input(names.ATTENTION_MASK, (self._positions[: lengths.max()] < lengths).astype(np.int64))
+            self._session.run_with_iobinding(binding)
+        return self._logits[[number - first for number in sorted(tokens)], 0]
+
+    def _binding(self, first: int, end: int) -> ort.IOBinding:
+        if (first, end) not in self._bindings:
+            binding = _bound(self._session, [(key[first:end], value[first:end]) for key, value in self._layers])
+            logits = ort.OrtValue.ortvalue_from_numpy(self._logits[: end - first])
+            binding.bind_ortvalue_output(names.LOGITS, logits)
+            self._bindings[first, end] = binding
+        return self._bindings[first, end]
+
+
+def _bound(session: ort.InferenceSession, layers: Sequence[Layer]) -> ort.IOBinding:
+    """Return a binding of a cache as past and as present."""
+    binding = session.io_binding()
+    for layer, (key, value) in enumerate(layers):
+        keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
+        binding.bind_ortvalue_input(names.past_key(layer), keys)
+        binding.bind_ortvalue_output(names.present_key(layer), keys)
+        binding.bind_ortvalue_input(names.past_value(layer), values)
+        binding.bind_ortvalue_output(names.present_value(layer), values)
+    return binding
 
 
 def _load(bundle: Bundle, settings: EngineSettings) -> ort.InferenceSession:

@@ -18,7 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from edge_assistant.bundle import SEEN_FILE, Bundle
-from edge_assistant.engine import Constraint, Engine, FinishReason, Grammars, Keep, SamplingParams, Timing, Usage
+from edge_assistant.engine import (
+    Claim,
+    Constraint,
+    Engine,
+    FinishReason,
+    Grammars,
+    Keep,
+    Metrics,
+    SamplingParams,
+    Timing,
+    Usage,
+)
 from edge_assistant.errors import ConversationError, ToolCallError
 from edge_assistant.text.conversation import checked, role_of
 from edge_assistant.text.instruct import BOS, EOS, InstructFormat
@@ -46,7 +57,7 @@ class Reply:
 
 
 class ChatModel:
-    """A loaded model; threads may share it, and take turns."""
+    """A loaded model; threads may share it, each with a conversation of its own."""
 
     def __init__(self, bundle: Bundle, engine: Engine, tokenizer: Tokenizer) -> None:
         """Take what `load` has made; the engine is closed with the model."""
@@ -86,6 +97,10 @@ class ChatModel:
         """How many tokens a prompt and its reply may have together."""
         return self._engine.capacity
 
+    def metrics(self) -> Metrics:
+        """Return what the engine has counted."""
+        return self._engine.metrics()
+
     def count(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
         """Return how many tokens the conversation is as a prompt; ConversationError as for `chat`."""
         return len(self._prompt(messages, tools))
@@ -100,18 +115,21 @@ class ChatModel:
         cancel: threading.Event | None = None,
         stop: Sequence[str] = (),
         constraint: Constraint | None = None,
+        claim: Claim | None = None,
     ) -> Reply:
         """Answer a conversation that ends with a user or a tool's result.
 
         `on_text` is given the text as it comes, in whole characters; calls and thoughts are never part of it. `stop`
         are strings that end the reply and are not part of it; they are looked for in text, not in calls or thoughts.
         With a `constraint` the reply calls nothing, and its text is as that says: whole where `finish_reason` is
-        `stop`, a part of it else. Without one, calls are of the `tools` and with arguments as these say.
+        `stop`, a part of it else. Without one, calls are of the `tools` and with arguments as these say. `claim` says
+        for whom it is and how urgent.
 
         Raises:
             GrammarError: The constraint, or a tool's schema, cannot be held to; nothing was computed.
             ConversationError: The model's format cannot hold the conversation.
             ContextOverflowError: It is too long; nothing was computed.
+            EngineBusyError, DeadlineError: Others are first; see `Engine.generate`.
             ToolCallError: The model called a tool in a way that cannot be read.
         """
         prompt = self._prompt(messages, tools)
@@ -126,7 +144,7 @@ class ChatModel:
         params = replace(params, stop_ids=params.stop_ids | self._stop_ids, grammar=grammar)
         writer = _Writer(self._tokenizer, stop, self._marks, on_text)
         keep = self._comes_again(messages, tools, prompt)
-        with closing(self._engine.generate(prompt, params, cancel, keep)) as generation:
+        with closing(self._engine.generate(prompt, params, cancel, keep, claim)) as generation:
             for token_id in generation:
                 writer.push(token_id)
                 if writer.stopped:

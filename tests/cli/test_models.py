@@ -64,7 +64,10 @@ def test_inspect_says_how_much_context_the_settings_give(
 ) -> None:
     monkeypatch.setenv("EDGE_ASSISTANT_ENGINE__KV_CACHE_BYTES", "51200")
     assert cli.main(["models", "inspect", str(bundle)]) == cli.OK
-    assert "512 bytes a token, 100 of 512 tokens in 51200 bytes" in capsys.readouterr().out
+    assert "512 bytes a token, 100 of 512 tokens in 51200 bytes\n" in capsys.readouterr().out
+    monkeypatch.setenv("EDGE_ASSISTANT_ENGINE__SEQUENCES", "3")
+    assert cli.main(["models", "inspect", str(bundle)]) == cli.OK
+    assert "33 of 512 tokens in 51200 bytes for each of 3 sequences\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("kinds", "beyond"), [(("sliding",) * 2, 0), (("full", "sliding"), 256)])

@@ -14,7 +14,7 @@ from edge_assistant.engine import Engine, Keep, SamplingParams
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import SHORTEST, RadixTree
 
-SETTINGS = EngineSettings(threads=1, prefill_chunk=16)
+SETTINGS = EngineSettings(threads=1, prefill_chunk=16, sequences=1)
 GREEDY = SamplingParams(max_tokens=20)
 RNG = np.random.default_rng(4)
 SYSTEM = RNG.integers(14, 270, 50).tolist()
