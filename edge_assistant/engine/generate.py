@@ -11,6 +11,9 @@ again, nor is what earlier prompts left in the prefixes that are kept beside it 
 shared by threads: a generation, each iterated by one thread, waits at its first token for the one before it, then holds
 the engine until it is exhausted, closed or dropped. A thread that would wait for a generation of its own gets
 EngineBusyError.
+
+A generation may be run with a LoRA adapter (`adapter.py`). What the cache holds, and what is kept beside it, is of one
+adapter, or of none, and is not taken for another's.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from edge_assistant.engine.adapter import Adapter
 from edge_assistant.engine.kv_cache import KvCache, capacity_of
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import Keep, Prefixes
@@ -108,12 +112,22 @@ class Engine:
         """How many tokens a prompt and its answer may have together."""
         return self._session.cache.capacity
 
+    def load_adapter(self, path: Path) -> Adapter:
+        """Read a LoRA adapter, which stays in memory as long as it is referred to.
+
+        Raises:
+            LoraFileError, LoraBaseError, LoraGraphError: It cannot be used with this model.
+        """
+        return Adapter.load(path, self._session.manifest)
+
     def generate(
         self,
         prompt: Sequence[int],
         params: SamplingParams,
         cancel: threading.Event | None = None,
         keep: Keep | None = None,
+        *,
+        adapter: Adapter | None = None,
     ) -> Generation:
         """Return the answer to a prompt [n], to be iterated. Setting `cancel` ends it before the next token.
 
@@ -122,21 +136,23 @@ class Engine:
         Raises:
             PromptError: The prompt is empty or holds an id that is none.
             ContextOverflowError: Prompt and params.max_tokens exceed the capacity.
+            LoraBaseError, LoraGraphError: The adapter was loaded for another model.
         """
-        ids = self._checked(prompt, params.max_tokens)
-        request = _Request(ids, params, cancel or threading.Event(), keep or Keep())
+        ids = self._checked(prompt, params.max_tokens, adapter)
+        request = _Request(ids, params, cancel or threading.Event(), keep or Keep(), adapter)
         return Generation(self._session, self._prefixes, self._speculator, self._turn, request)
 
-    def score(self, ids: Sequence[int]) -> NDArray[np.float32]:
+    def score(self, ids: Sequence[int], *, adapter: Adapter | None = None) -> NDArray[np.float32]:
         """Return the logits [n, vocab] after every token of a text [n].
 
         Raises:
-            PromptError, ContextOverflowError: As for `generate`.
+            PromptError, ContextOverflowError, LoraError: As for `generate`.
         """
-        text = self._checked(ids, 0)
+        text = self._checked(ids, 0, adapter)
         session = self._session
         logits = np.empty((len(text), session.vocab_size), np.float32)
         with self._turn:
+            session.use(adapter)
             session.cache.rewind(0)
             for chunk in session.chunks(text):
                 start = session.cache.length
@@ -149,7 +165,9 @@ class Engine:
             raise EngineClosedError
         return self._open_session
 
-    def _checked(self, prompt: Sequence[int], answer: int) -> NDArray[np.int64]:
+    def _checked(self, prompt: Sequence[int], answer: int, adapter: Adapter | None) -> NDArray[np.int64]:
+        if adapter is not None:
+            adapter.check(self._session.manifest)
         ids = np.asarray(prompt, np.int64)
         vocab_size, capacity = self._session.vocab_size, self.capacity
         if not len(ids) or ids.min() < 0 or ids.max() >= vocab_size:
@@ -167,6 +185,7 @@ class _Request:
     params: SamplingParams
     cancel: threading.Event
     keep: Keep
+    adapter: Adapter | None
 
 
 class Generation:
@@ -231,13 +250,15 @@ def _generate(
     said: list[int] = []
     with turn:
         started = perf_counter()
+        session.use(request.adapter)
+        owner = request.adapter.identity if request.adapter else ""
         session.cache.keep_prefix(prompt)
-        prefixes.restore(session.cache, prompt)
+        prefixes.restore(session.cache, prompt, owner)
         progress.cached_tokens = session.cache.length
         logits = _prefill(session, prompt[progress.cached_tokens :], cancel)
         if logits is None:
             return
-        prefixes.keep(session.cache, request.keep)
+        prefixes.keep(session.cache, request.keep, owner)
         tokens = writer.begin(logits)
         progress.prefill_s = perf_counter() - started
         try:

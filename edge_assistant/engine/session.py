@@ -7,7 +7,7 @@ attention mask, both views of buffers that are allocated once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from edge_assistant.bundle import Bundle, Manifest
     from edge_assistant.config import EngineSettings
+    from edge_assistant.engine.adapter import Adapter
     from edge_assistant.engine.kv_cache import KvCache
 
 RUNTIME = f"onnxruntime {ort.__version__}"
@@ -60,14 +61,22 @@ class Session:
             BundleGraphError: onnxruntime cannot load the graph, or it is not the one the manifest describes.
         """
         self.cache = cache
+        self.manifest = bundle.manifest
         self.vocab_size = bundle.manifest.architecture.vocab_size
         self._prefill_chunk = settings.prefill_chunk
         self._session = _load(bundle, settings)
         self._mask = np.ones((1, cache.capacity), np.int64)
         self._logits: NDArray[np.float32] = np.empty((1, 1, self.vocab_size), np.float32)
-        self._step = self._bind_cache()
-        self._step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
-        self._rows_step = self._bind_cache()
+        self._bound = self._bind(None)
+
+    def use(self, adapter: Adapter | None) -> None:
+        """Run with an adapter from here on, or with none; a change of it empties the cache.
+
+        Keys and values that one adapter made are no other's, not even where the tokens are the same.
+        """
+        if adapter is not self._bound.adapter:
+            self.cache.rewind(0)
+            self._bound = self._bind(adapter)
 
     def chunks(self, ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Cut tokens [n] into what one run reads of them; each is to be run before the next is asked for."""
@@ -79,12 +88,12 @@ class Session:
 
     def run(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [vocab] after the last, valid until the next run."""
-        self._feed(self._step, ids)
+        self._feed(self._bound.step, ids)
         return self._logits.reshape(-1)
 
     def run_rows(self, ids: NDArray[np.int64] | Sequence[int], rows: int) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [rows, vocab] after the last `rows` of them."""
-        binding = self._rows_step
+        binding = self._bound.rows_step
         # The output is declared with one row, which a buffer bound to it would be held against: let it be allocated.
         binding.bind_output(names.LOGITS, "cpu")
         # `bind_cpu_input` does not know inputs that have a default.
@@ -100,9 +109,17 @@ class Session:
             binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
             self._session.run_with_iobinding(binding)
 
-    def _bind_cache(self) -> ort.IOBinding:
-        # An OrtValue borrows the array's memory: the cache, which self holds, outlives the binding.
+    def _bind(self, adapter: Adapter | None) -> _Bound:
+        step, rows_step = self._bind_inputs(adapter), self._bind_inputs(adapter)
+        step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
+        return _Bound(step, rows_step, adapter)
+
+    def _bind_inputs(self, adapter: Adapter | None) -> ort.IOBinding:
+        """Bind the cache and an adapter; inputs of matrices that it leaves alone have a default of rank 0."""
+        # An OrtValue borrows the array's memory: cache and adapter, which self holds, outlive the binding.
         binding = self._session.io_binding()
+        for name, factor in (adapter.factors if adapter else {}).items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(factor))
         for layer, (key, value) in enumerate(self.cache.layers):
             keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
             binding.bind_ortvalue_input(names.past_key(layer), keys)
@@ -110,6 +127,15 @@ class Session:
             binding.bind_ortvalue_input(names.past_value(layer), values)
             binding.bind_ortvalue_output(names.present_value(layer), values)
         return binding
+
+
+class _Bound(NamedTuple):
+    """What a step reads and writes beside its tokens; one value, so that no interrupt leaves half of it."""
+
+    step: ort.IOBinding
+    """Its logits are those of the last position, in one buffer."""
+    rows_step: ort.IOBinding
+    adapter: Adapter | None
 
 
 def _load(bundle: Bundle, settings: EngineSettings) -> ort.InferenceSession:
@@ -140,6 +166,11 @@ def _mismatches(session: ort.InferenceSession, manifest: Manifest) -> list[str]:
     }
     for name in (names.past_key, names.past_value, names.present_key, names.present_value):
         expected |= {name(layer): cache for layer in range(architecture.n_layers)}
+    for matrix in manifest.lora.matrices if manifest.lora else ():
+        row_size = names.matrix_shape(architecture, matrix).row_size
+        for layer in range(architecture.n_layers):
+            expected[names.lora_a(f"layers.{layer}.{matrix}")] = ("tensor(float)", row_size)
+            expected[names.lora_b(f"layers.{layer}.{matrix}")] = ("tensor(float)",)
     nodes = (*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs())
     found = {node.name: (node.type, *(size for size in node.shape if isinstance(size, int))) for node in nodes}
     return [
