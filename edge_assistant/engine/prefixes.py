@@ -10,8 +10,8 @@ they have in common:
 
 A later prompt walks down as far as its tokens agree, and its rows are copied back: a copy where a prefill was. The tree
 stays within a budget in bytes; the leaf that was not used for longest goes first. Behind it stands a folder
-(`prefix_files.py`), so that what lasts outlives a restart. A prefix has an owner, the adapter that it was computed with:
-there is a tree for each, and nothing is one owner's that was another's.
+(`prefix_files.py`), so that what lasts outlives a restart. A prefix has an owner, the adapter that it was computed
+with: there is a tree for each, and nothing is one owner's that was another's.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ class RadixTree:
         for node, shared in self._path(self._root(owner), tokens):
             yield node.rows[..., :shared, :]
 
-    def insert(
-        self, tokens: NDArray[np.int64], rows_of: Callable[[int, int], NDArray[Any]], owner: str = ""
-    ) -> None:
+    def insert(self, tokens: NDArray[np.int64], rows_of: Callable[[int, int], NDArray[Any]], owner: str = "") -> None:
         """Hold a prefix [n]; `rows_of(start, end)` copies the rows of its tokens out of the cache."""
         node, held = self._root(owner), 0
         for step, shared in self._path(node, tokens):

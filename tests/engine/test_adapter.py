@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edge_assistant.bundle import Bundle
 from edge_assistant.config import EngineSettings
-from edge_assistant.engine import Adapter, Engine, SamplingParams
+from edge_assistant.engine import Adapter, Engine, Keep, SamplingParams
 from edge_assistant.errors import BundleGraphError, LoraBaseError, LoraFileError, LoraGraphError
 
 SETTINGS = EngineSettings(threads=1, prefill_chunk=16)
@@ -129,6 +129,43 @@ def test_scores_are_the_adapters_and_guesses_do_not_mix(engine, bundle, write):
             params = SamplingParams(max_tokens=30)
             expected = list(plain.generate(often, params, adapter=other))
             assert list(engine.generate(often, params, adapter=one)) == expected
+
+
+# Prefixes that are kept.
+
+KEPT = SETTINGS.model_copy(update={"prefix_bytes": 1 << 20, "prefix_disk_bytes": 1 << 20})
+
+
+def asked(engine, adapter, prompt=IDS) -> tuple[list[int], int]:
+    """Return an answer, of whose prompt the first 20 tokens are kept, and how many were not computed."""
+    answer = engine.generate(prompt, PARAMS, keep=Keep(20, lasting=True), adapter=adapter)
+    return list(answer), answer.usage.cached_tokens
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_is_kept_is_each_adapters_own(tiny_bundle, write, shape):
+    bundle = tiny_bundle(shape, lora_rank=4)
+    paths = [None, write(bundle, 1), write(bundle, 2)]
+    prompts = [IDS, [*IDS[:20], 30, 31, 32]]
+    expected = [[fresh(bundle, prompt, path) for path in paths] for prompt in prompts]
+    with Engine.load(bundle, KEPT) as engine:
+        adapters = [path and engine.load_adapter(path) for path in paths]
+        first = [asked(engine, adapter) for adapter in adapters]
+        assert first == [(answer, 0) for answer in expected[0]]
+        again = [asked(engine, adapter, prompts[1]) for adapter in adapters]
+        assert again == [(answer, 20) for answer in expected[1]]
+
+
+def test_what_lasts_is_each_adapters_own(bundle, write, tmp_path):
+    paths = [None, write(bundle, 1), write(bundle, 2)]
+    expected = [fresh(bundle, IDS, path) for path in paths]
+    for turn in (paths, paths[::-1]):
+        for path in turn:
+            with Engine.load(bundle, KEPT, tmp_path / "prefixes") as engine:
+                adapter = path and engine.load_adapter(path)
+                known = 0 if turn is paths else 20
+                assert asked(engine, adapter) == (expected[paths.index(path)], known)
+    assert len(list((tmp_path / "prefixes").glob("*/*.prefix"))) == 3
 
 
 # Memory.
