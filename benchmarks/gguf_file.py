@@ -13,7 +13,7 @@ from edge_assistant.bundle import Architecture
 from edge_assistant_export.checkpoint import Checkpoint
 
 _MATRICES = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}
-_MATRICES |= {"gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
+_FEED_FORWARD = {"gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
 _NORMS = {"attention_norm": "attn_norm", "ffn_norm": "ffn_norm"}
 
 
@@ -29,6 +29,9 @@ def begin(path: Path, shape: Architecture, layers: int) -> gguf.GGUFWriter:
     writer.add_rope_dimension_count(shape.head_dim)
     writer.add_rope_freq_base(shape.rope_theta)
     writer.add_layer_norm_rms_eps(shape.norm_eps)
+    if shape.n_experts:
+        writer.add_expert_count(shape.n_experts)
+        writer.add_expert_used_count(shape.n_experts_per_token)
     writer.add_vocab_size(shape.vocab_size)
     writer.add_tokenizer_model("llama")
     writer.add_token_list([b"<unk>", b"<s>", b"</s>"] + [f"<{i}>".encode() for i in range(3, shape.vocab_size)])
@@ -46,7 +49,7 @@ def finish(writer: gguf.GGUFWriter) -> None:
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a dense checkpoint in float32; llama.cpp's own quantiser makes the smaller types of it."""
+    """Write a checkpoint in float32; llama.cpp's own quantiser makes the smaller types of it."""
     shape = checkpoint.config
     writer = begin(path, shape, shape.n_layers)
     writer.add_tensor("token_embd.weight", checkpoint.tensor("embedding"))
@@ -54,7 +57,14 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     if not shape.tied_embedding:
         writer.add_tensor("output.weight", checkpoint.tensor("lm_head"))
     for layer in range(shape.n_layers):
-        for ours, theirs in (_MATRICES | _NORMS).items():
+        if shape.n_experts:
+            router = checkpoint.tensor(f"layers.{layer}.router")
+            writer.add_tensor(f"blk.{layer}.ffn_gate_inp.weight", router)
+            for ours, theirs in _FEED_FORWARD.items():
+                names = [f"layers.{layer}.experts.{expert}.{ours}" for expert in range(shape.n_experts)]
+                writer.add_tensor(f"blk.{layer}.{theirs}_exps.weight", np.stack([*map(checkpoint.tensor, names)]))
+        dense = _MATRICES if shape.n_experts else _MATRICES | _FEED_FORWARD
+        for ours, theirs in (dense | _NORMS).items():
             tensor = checkpoint.tensor(f"layers.{layer}.{ours}")
             if ours in ("q", "k"):
                 tensor = _interleaved(tensor, shape.head_dim)

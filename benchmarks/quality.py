@@ -4,7 +4,8 @@ One checkpoint, exported and quantised again and again; each result reads the sa
 
     bits     of all matrices, scales and zero points included, over their weights
     KL       of the next token's distributions, in nats, mean over the positions
-    exact    share of questions about homes that are answered right to the letter (with --exact, for home-mini)
+    exact    share of questions about homes that are answered right to the letter (with --exact, for home-mini); ours
+             are held to the grammar of the tools, as on a board, llama.cpp's are not
 
     python benchmarks/quality.py models/home-mini/checkpoint --homes 400 --exact 400 --gguf
     python benchmarks/quality.py CHECKPOINT --text tests/data/stories.txt --tokens 20000
@@ -22,22 +23,24 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import product
+from itertools import islice, product, takewhile
 from pathlib import Path
 from typing import Any
 
 from edge_assistant.bundle import Bundle
+from edge_assistant.config import AssistantSettings
+from edge_assistant.errors import ToolCallError
 from edge_assistant.text.tokenizer import Tokenizer
 from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.mixed import fitting
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.reference import forward_all
-from edge_assistant_export.reference_model.evaluate import by_bundle, evaluate
+from edge_assistant_export.reference_model.evaluate import Judge, by_bundle, evaluate, written
 from edge_assistant_export.reference_model.packing import FORMAT
-from edge_assistant_export.reference_model.splits import Split, cases
+from edge_assistant_export.reference_model.splits import Case, Split, cases, same
 from edge_assistant_export.safetensors_file import Float32
 from edge_assistant_export.verify import Verification, compare, distance, texts_of
 from edge_assistant_export.weights import Matrix, plan_weights
@@ -47,6 +50,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from machine import machine
 
 _LONGEST = 512
+_LONGEST_ANSWER = 160
 _CALIBRATION_HOMES = 100
 # What llama.cpp's Q4_0 and Q4_K_M come to with home-mini.
 _MIXED_BITS = (4.81, 4.97)
@@ -114,9 +118,10 @@ class Bundles:
 class Ggufs:
     """The same checkpoint, quantised and run by llama.cpp."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path) -> None:
+    def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Path, exact: int) -> None:
         from gguf_file import write_checkpoint
 
+        self._tokenizer, self._exact = tokenizer, exact
         self._whole = folder / "whole.gguf"
         write_checkpoint(checkpoint, self._whole)
 
@@ -126,7 +131,10 @@ class Ggufs:
         if kind != "F32":
             path = self._whole.with_name(f"{kind}.gguf")
             _quantise(self._whole, path, kind)
-        return _row(f"llama.cpp {kind}", _bits(path), distance(texts, expected, _scores(path, texts)))
+        row = _row(f"llama.cpp {kind}", _bits(path), distance(texts, expected, _scores(path, texts)))
+        if self._exact:
+            row["exact_match"] = evaluate(_by_gguf(path, self._tokenizer), ("a",), self._exact)["a"].share
+        return row
 
 
 def _quantise(source: Path, out: Path, kind: str) -> None:
@@ -155,6 +163,30 @@ def _scores(path: Path, texts: Sequence[list[int]]) -> Iterator[Float32]:
         model.eval(ids)
         yield model.scores[: len(ids)].copy()
     model.close()
+
+
+def _by_gguf(path: Path, tokenizer: Tokenizer) -> Judge:
+    """Return a judge that generates each answer greedily with llama.cpp, from the prompt that a board makes."""
+    from llama_cpp import Llama
+
+    stop_ids = FORMAT.stop_ids(tokenizer)
+
+    def judge(asked: Iterable[Case]) -> Iterator[tuple[Case, bool, str]]:
+        model = Llama(str(path), n_ctx=1024, verbose=False)
+        for case in asked:
+            messages = case.talk.as_asked(case.example.question, AssistantSettings().prompt_devices)
+            prompt = FORMAT.encode(tokenizer, messages)
+            answer = model.generate(prompt, temp=0.0, repeat_penalty=1.0)
+            ids = list(takewhile(lambda token: token not in stop_ids, islice(answer, _LONGEST_ANSWER)))
+            try:
+                said = FORMAT.parse(tokenizer, ids)
+            except ToolCallError as error:
+                yield case, False, error.text
+            else:
+                yield case, same(said, case.example.answer), written(said)
+        model.close()
+
+    return judge
 
 
 def _row(name: str, bits: float, found: Verification) -> dict[str, Any]:
@@ -202,7 +234,7 @@ def main() -> None:
             rows.append(bundles.measure(name, recipe, up_to, texts, expected))
             _show(rows[-1])
         if options.gguf:
-            files = Ggufs(checkpoint, Path(scratch))
+            files = Ggufs(checkpoint, tokenizer, Path(scratch), options.exact)
             for kind in ("F32", *_GGUF_TYPES):
                 rows.append(files.measure(kind, texts, expected))
                 _show(rows[-1])
