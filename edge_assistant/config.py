@@ -88,6 +88,9 @@ class ModelSettings(Section):
     """Which model answers, and where models are looked for."""
 
     name: str = _key("home-mini", "A bundle's folder, or its name in one of the folders.", "name or path", min_length=1)
+    adapter: File | None = _optional(
+        "/var/lib/edge-assistant/kitchen.npz", "A LoRA adapter that was made for this model's bundle.", "path"
+    )
     folders: tuple[File, ...] = _key((), "Looked through first, then the state directory's models/.", "paths")
 
 

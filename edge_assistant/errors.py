@@ -17,6 +17,10 @@
     │   ├── BundleSizeError
     │   ├── BundleHashError
     │   └── BundleGraphError
+    ├── LoraError              (ValueError)          a LoRA adapter that must not be used with a bundle
+    │   ├── LoraFileError                            a file that cannot be read, or holds other matrices than it should
+    │   ├── LoraBaseError                            an adapter that was made for another bundle
+    │   └── LoraGraphError                           an adapter that the bundle's graph does not take
     ├── EngineError
     │   ├── CacheBudgetError   (MemoryError)         the byte budget holds no token
     │   ├── RewindError        (ValueError)          tokens are to be taken back that a window has passed over
@@ -212,6 +216,40 @@ class BundleGraphError(BundleError):
         """`problems` are what does not hold, one each."""
         listed = "".join(f"\n  {problem}" for problem in problems)
         super().__init__(f"{path} does not fit its manifest or this onnxruntime; export the model again:{listed}")
+
+
+class LoraError(EdgeAssistantError, ValueError):
+    """A LoRA adapter that must not be used with a bundle."""
+
+
+class LoraFileError(LoraError):
+    """A file that cannot be read as an adapter, or holds other matrices than it should."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """`problem` is what is wrong with the file."""
+        mend = "make it with edge-assistant-export adapter"
+        super().__init__(f"{path} is no adapter that can be read ({problem}): {mend}")
+
+
+class LoraBaseError(LoraError):
+    """An adapter that was made for another bundle: with these weights it would answer nonsense."""
+
+    def __init__(self, path: Path, made_for: str, bundle: str) -> None:
+        """Both bundles by name, which may be the same: they are told apart by their weights."""
+        super().__init__(
+            f"{path} was made for other weights (a bundle named {made_for}) than those of {bundle}: "
+            f"make it with edge-assistant-export adapter --for that bundle"
+        )
+
+
+class LoraGraphError(LoraError):
+    """An adapter that the bundle's graph does not take."""
+
+    NONE = "its graph takes no adapter; export it with --lora-rank"
+
+    def __init__(self, path: Path, bundle: str, problem: str = NONE) -> None:
+        """`bundle` is its name, `problem` what its graph does not take, and how to mend it."""
+        super().__init__(f"{path} cannot be used with {bundle}: {problem}")
 
 
 class EngineError(EdgeAssistantError):
@@ -417,7 +455,7 @@ class OutputExistsError(ExportError, FileExistsError):
         mend = ", or replace it with --overwrite" if overwritable else ""
         if strangers:
             mend = f", for {', '.join(sorted(strangers)[:3])} in it would be lost"
-        super().__init__(f"{path} is already there: name another folder{mend}")
+        super().__init__(f"{path} is already there: name another{mend}")
 
 
 class OutputBusyError(ExportError, BlockingIOError):

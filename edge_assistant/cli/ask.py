@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from edge_assistant.assistant import Answer, Ask, Assistant, new_id
-from edge_assistant.cli.common import settings_and_model
+from edge_assistant.cli.common import adapter_file, settings_and_model
 from edge_assistant.config import state_directory
 from edge_assistant.errors import EdgeAssistantError
 from edge_assistant.home.actions import awaited
@@ -54,7 +54,7 @@ def chat(args: Namespace) -> int:
 def _converse(args: Namespace, asks: Iterable[Ask], *, as_json: bool, stream: bool) -> int:
     settings, path = settings_and_model(args)
     home = read_home(args.state) if args.state else Home()
-    with ChatModel.load(path, settings.engine, state_directory()) as model:
+    with ChatModel.load(path, settings.engine, state_directory(), adapter_file(args, settings)) as model:
         assistant = Assistant(model, home, DryRun(home, quiet=as_json), settings.assistant)
         return asyncio.run(_answer(assistant, asks, as_json=as_json, stream=stream))
 

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from edge_assistant.bundle import SEEN_FILE, Bundle
-from edge_assistant.cli.common import settings_and_model
+from edge_assistant.cli.common import adapter_file, settings_and_model
 from edge_assistant.config import state_directory
 from edge_assistant.engine import Engine, SamplingParams
 
@@ -24,10 +24,12 @@ def bench(args: Namespace) -> int:
     bundle = Bundle.open(path, state_directory() / SEEN_FILE)
     with Engine.load(bundle, settings.engine) as engine:
         load_s = perf_counter() - started
+        file = adapter_file(args, settings)
+        adapter = engine.load_adapter(file) if file else None
         ids = random.Random(0)
         prompt = [ids.randrange(bundle.manifest.architecture.vocab_size) for _ in range(args.prompt_tokens)]
-        list(engine.generate(prompt[-1:], SamplingParams(max_tokens=2)))
-        answer = engine.generate(prompt, SamplingParams(max_tokens=args.new_tokens))
+        list(engine.generate(prompt[-1:], SamplingParams(max_tokens=2), adapter=adapter))
+        answer = engine.generate(prompt, SamplingParams(max_tokens=args.new_tokens), adapter=adapter)
         for _ in answer:
             pass
         timing, usage = answer.timing, answer.usage
@@ -36,6 +38,7 @@ def bench(args: Namespace) -> int:
             "load_s": round(load_s, 3),
             "prefill_tokens_per_s": round((usage.prompt_tokens - usage.cached_tokens) / timing.prefill_s, 1),
             "decode_tokens_per_s": round((usage.completion_tokens - 1) / timing.decode_s, 1),
+            **({"adapter_bytes": adapter.nbytes} if adapter else {}),
             **_resident_bytes(),
         }
     if args.json:

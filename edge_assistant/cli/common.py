@@ -16,3 +16,9 @@ def settings_and_model(args: Namespace) -> tuple[Settings, Path]:
     """Read `--config`, and find the bundle that `--model`, else the settings, name."""
     settings = Settings.load(args.config)
     return settings, find_model(args.model or settings.model.name, settings.model_folders)
+
+
+def adapter_file(args: Namespace, settings: Settings) -> Path | None:
+    """Return the adapter that `--adapter` names; that of the settings belongs to the model of the settings."""
+    named: Path | None = args.adapter
+    return named or (None if args.model else settings.model.adapter)

@@ -70,7 +70,7 @@ def inspect(args: Namespace) -> int:
 def _facts(manifest: AnyManifest, settings: EngineSettings) -> dict[str, str]:
     """Return what is only said of a kind."""
     if isinstance(manifest, Manifest):
-        shape, stored, cache = manifest.architecture, manifest.quantization, manifest.cache_size
+        shape, stored, cache, lora = manifest.architecture, manifest.quantization, manifest.cache_size, manifest.lora
         budget = settings.kv_cache_bytes
         sequences = settings.sequences or cache.sequences(budget)
         context = f"{cache.holds(budget // sequences)} of {shape.max_positions} tokens in {budget} bytes"
@@ -83,6 +83,9 @@ def _facts(manifest: AnyManifest, settings: EngineSettings) -> dict[str, str]:
             "weights": f"{stored.bits} bit in blocks of {stored.block_size}",
             **({"8 bit": ", ".join(stored.eight_bits)} if stored.eight_bits else {}),
             **({"block 32": ", ".join(stored.small_blocks)} if stored.small_blocks else {}),
+            **(
+                {"adapters": f"up to rank {lora.rank} in {', '.join(lora.matrices)}"} if (lora := manifest.lora) else {}
+            ),
             "cache": f"{manifest.cache.type}, {cache.per_token} bytes a token{beyond}, {context}",
         }
     if isinstance(manifest, SpeechManifest):

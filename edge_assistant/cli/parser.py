@@ -34,6 +34,7 @@ examples:
   edge-assistant ask --state home.yaml "is the front door locked?" "turn off all the lights"
   edge-assistant ask --state home.yaml --json < questions.txt
   edge-assistant ask --model models/mistral-7b --stream "why is the sky blue?"
+  edge-assistant ask --model models/mistral-7b --adapter my-lora.npz "is the front door locked?"
 
 home.yaml (JSON will do as well):
   kitchen:
@@ -119,6 +120,12 @@ def _add_config_option(parser: ArgumentParser) -> None:
 def _add_model_options(parser: ArgumentParser) -> None:
     _add_config_option(parser)
     parser.add_argument("--model", metavar="DIR", help="a bundle's folder or name (default: the setting model.name)")
+    parser.add_argument(
+        "--adapter",
+        type=Path,
+        metavar="FILE",
+        help="a LoRA adapter for that bundle (default: the setting model.adapter, unless --model names another)",
+    )
 
 
 def _add_serve(commands: _SubParsersAction[ArgumentParser]) -> None:

@@ -7,7 +7,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-from edge_assistant.cli.common import settings_and_model
+from edge_assistant.cli.common import adapter_file, settings_and_model
 from edge_assistant.config import state_directory
 from edge_assistant.mqtt.service import serve as serve_mqtt
 from edge_assistant.text.chat import ChatModel
@@ -24,7 +24,7 @@ def serve(args: Namespace) -> int:
         level=logging.DEBUG if args.verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
     settings, path = settings_and_model(args)
-    with ChatModel.load(path, settings.engine, state_directory()) as model:
+    with ChatModel.load(path, settings.engine, state_directory(), adapter_file(args, settings)) as model:
         asyncio.run(_until_terminated(model, settings))
     return 0
 

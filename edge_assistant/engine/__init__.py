@@ -1,5 +1,6 @@
 """Token ids in, token ids out; knows no text and no network."""
 
+from edge_assistant.engine.adapter import Adapter
 from edge_assistant.engine.generate import Engine, Generation
 from edge_assistant.engine.grammar import Constraint, Grammar, Grammars
 from edge_assistant.engine.metrics import Counts, Metrics
@@ -8,6 +9,7 @@ from edge_assistant.engine.request import Claim, FinishReason, Priority, Timing,
 from edge_assistant.engine.sampling import SamplingParams
 
 __all__ = [
+    "Adapter",
     "Claim",
     "Constraint",
     "Counts",

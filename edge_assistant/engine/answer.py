@@ -20,6 +20,7 @@ from edge_assistant.engine.write import Writer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge_assistant.engine.adapter import Adapter
     from edge_assistant.engine.prefixes import Prefixes
     from edge_assistant.engine.sampling import SamplingParams
     from edge_assistant.engine.session import Session
@@ -37,8 +38,10 @@ class Answer:
         prefixes: Prefixes,
         speculator: Speculator,
         vocab_size: int,
+        adapter: Adapter | None = None,
     ) -> None:
         """Nothing is computed before it is placed."""
+        self.adapter = adapter
         self.begun = self.ended = self._placed = False
         self.progress = Progress(Usage(len(prompt)))
         self._prompt, self._params, self._keep = prompt, params, keep
@@ -63,8 +66,9 @@ class Answer:
     def place(self, session: Session) -> None:
         """Go on in a session, with what it holds of this context, or the prefixes hold."""
         text = self.text
+        session.use(self.adapter)
         session.cache.keep_prefix(text)
-        self._prefixes.restore(session.cache, text)
+        self._prefixes.restore(session.cache, text, self._owner)
         kept = session.cache.length
         if not self._placed:
             self.progress = replace(self.progress, usage=replace(self.progress.usage, cached_tokens=kept))
@@ -81,7 +85,7 @@ class Answer:
         if self.unread or self.begun:
             self._took(perf_counter() - started)
             return []
-        self._prefixes.keep(session.cache, self._keep)
+        self._prefixes.keep(session.cache, self._keep, self._owner)
         tokens = self._writer.begin(logits)
         self._took(perf_counter() - started)
         self.begun = True
@@ -113,13 +117,17 @@ class Answer:
     def leave(self) -> None:
         """Stop, for another takes the session; `place` lets it go on."""
         cache = self._in_session.cache
-        self._prefixes.keep(cache, Keep(cache.length))
+        self._prefixes.keep(cache, Keep(cache.length), self._owner)
         self._session = None
 
     def close(self) -> None:
         """Let go of the session, and remember what was said: it may be said again."""
         self._session = None
         self._speculator.remember(self._said)
+
+    @property
+    def _owner(self) -> str:
+        return self.adapter.identity if self.adapter else ""
 
     @property
     def _in_session(self) -> Session:

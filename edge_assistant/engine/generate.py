@@ -10,6 +10,9 @@ Threads share an engine: each answer that is asked for is computed by the engine
 (`scheduler.py`), and waits to be fetched. Several are under way at once where the cache has slots for them; what a new
 prompt has in common with what a slot holds, from the start, is kept and not computed again, nor is what earlier prompts
 left in the prefixes that are kept beside the cache (`prefixes.py`).
+
+An answer may be written with a LoRA adapter (`adapter.py`). What a slot holds, and what is kept beside the cache, is of
+one adapter, or of none, and is not taken for another's.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_assistant.engine.adapter import Adapter
 from edge_assistant.engine.answer import Answer
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import Keep, Prefixes
@@ -54,6 +58,7 @@ class Engine:
         self._prefixes = prefixes
         self.capacity = slots.capacity
         """How many tokens a prompt and its answer may have together."""
+        self._manifest = slots.all[0].session.manifest
         self._vocab_size = vocab_size
         self._speculator = Speculator(settings.guesses)
         self._open_scheduler: Scheduler | None = Scheduler(slots, self._speculator.pace, settings.queue)
@@ -86,6 +91,14 @@ class Engine:
             self._open_scheduler = None
         self._prefixes.close()
 
+    def load_adapter(self, path: Path) -> Adapter:
+        """Read a LoRA adapter, which stays in memory as long as it is referred to, or a slot's rows are of it.
+
+        Raises:
+            LoraFileError, LoraBaseError, LoraGraphError: It cannot be used with this model.
+        """
+        return Adapter.load(path, self._manifest)
+
     def generate(
         self,
         prompt: Sequence[int],
@@ -93,6 +106,8 @@ class Engine:
         cancel: threading.Event | None = None,
         keep: Keep | None = None,
         claim: Claim | None = None,
+        *,
+        adapter: Adapter | None = None,
     ) -> Generation:
         """Return the answer to a prompt [n], to be iterated. Setting `cancel` ends it before the next token.
 
@@ -104,18 +119,19 @@ class Engine:
             PromptError: The prompt is empty or holds an id that is none.
             ContextOverflowError: Prompt and params.max_tokens exceed the capacity.
             EngineBusyError: Too many requests wait; it says when to ask again.
+            LoraBaseError, LoraGraphError: The adapter was loaded for another model.
         """
-        ids = self._checked(prompt, params.max_tokens)
-        work = Answer(ids, params, keep or Keep(), self._prefixes, self._speculator, self._vocab_size)
+        ids = self._checked(prompt, params.max_tokens, adapter)
+        work = Answer(ids, params, keep or Keep(), self._prefixes, self._speculator, self._vocab_size, adapter)
         return self._submitted(Request(work, claim or Claim(), cancel or threading.Event()))
 
-    def score(self, ids: Sequence[int]) -> NDArray[np.float32]:
+    def score(self, ids: Sequence[int], *, adapter: Adapter | None = None) -> NDArray[np.float32]:
         """Return the logits [n, vocab] after every token of a text [n]; anybody else goes first.
 
         Raises:
-            PromptError, ContextOverflowError, EngineBusyError: As for `generate`.
+            PromptError, ContextOverflowError, EngineBusyError, LoraError: As for `generate`.
         """
-        work = Score(self._checked(ids, 0), self._vocab_size)
+        work = Score(self._checked(ids, 0, adapter), self._vocab_size, adapter)
         with closing(self._submitted(Request(work, Claim(priority="batch"), threading.Event()))) as reading:
             for _ in reading:
                 pass
@@ -136,7 +152,9 @@ class Engine:
         self._scheduler.submit(request)
         return generation
 
-    def _checked(self, prompt: Sequence[int], answer: int) -> NDArray[np.int64]:
+    def _checked(self, prompt: Sequence[int], answer: int, adapter: Adapter | None) -> NDArray[np.int64]:
+        if adapter is not None:
+            adapter.check(self._manifest)
         ids = np.asarray(prompt, np.int64)
         if not len(ids) or ids.min() < 0 or ids.max() >= self._vocab_size:
             raise PromptError(len(ids), self._vocab_size)

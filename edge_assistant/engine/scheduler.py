@@ -220,7 +220,7 @@ class Scheduler:
         given: list[Held] = []
         while self._waiting:
             request = min(self._waiting, key=self._order)
-            slot = self._slots.best_free(request.work.text) or self._taken_for(request)
+            slot = self._slots.best_free(request.work.text, request.work.adapter) or self._taken_for(request)
             if slot is None:
                 break
             self._waiting.remove(request)

@@ -11,6 +11,7 @@ from edge_assistant.engine.request import Progress, Said, Usage
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge_assistant.engine.adapter import Adapter
     from edge_assistant.engine.session import Session
 
 
@@ -21,7 +22,8 @@ class Score:
     """It has no steps but reading."""
     begun = False
 
-    def __init__(self, text: NDArray[np.int64], vocab_size: int) -> None:
+    def __init__(self, text: NDArray[np.int64], vocab_size: int, adapter: Adapter | None = None) -> None:
+        self.adapter = adapter
         self.ended = False
         self.progress = Progress(Usage(len(text)))
         self.logits = np.empty((len(text), vocab_size), np.float32)
@@ -35,6 +37,7 @@ class Score:
 
     def place(self, session: Session) -> None:
         """Begin, anew after an interruption."""
+        session.use(self.adapter)
         session.cache.rewind(0)
         self._session = session
 

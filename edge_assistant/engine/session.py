@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from edge_assistant.bundle import Bundle, Manifest
     from edge_assistant.config import EngineSettings
+    from edge_assistant.engine.adapter import Adapter
     from edge_assistant.engine.kv_cache import KvCache, Layer
 
 RUNTIME = f"onnxruntime {ort.__version__}"
@@ -66,6 +67,7 @@ class Session:
         Raises:
             BundleGraphError: onnxruntime cannot load the graph, or it is not the one the manifest describes.
         """
+        self.manifest = bundle.manifest
         self.vocab_size = bundle.manifest.architecture.vocab_size
         self._prefill_chunk = settings.prefill_chunk
         self._session = _load(bundle, settings)
@@ -93,12 +95,12 @@ class Session:
 
     def run(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [vocab] after the last, valid until the next run."""
-        self._feed(self._step, ids)
+        self._feed(self._bound.step, ids)
         return self._logits.reshape(-1)
 
     def run_rows(self, ids: NDArray[np.int64] | Sequence[int], rows: int) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [rows, vocab] after the last `rows` of them."""
-        binding = self._rows_step
+        binding = self._bound.rows_step
         # The output is declared with one row, which a buffer bound to it would be held against: let it be allocated.
         binding.bind_output(names.LOGITS, "cpu")
         # `bind_cpu_input` does not know inputs that have a default.
@@ -114,13 +116,35 @@ class Session:
             binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
             self._session.run_with_iobinding(binding)
 
-    def bind(self, cache: KvCache) -> None:
-        """Go on with another sequence."""
-        # An OrtValue borrows the array's memory: the cache, which self holds, outlives the binding.
-        self.cache = cache
-        self._step = _bound(self._session, self.cache.layers)
-        self._step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
-        self._rows_step = _bound(self._session, self.cache.layers)
+    def bind(self, cache: KvCache, adapter: Adapter | None = None) -> None:
+        """Go on with another sequence, whose rows are those of an adapter."""
+        # An OrtValue borrows the array's memory: cache and adapter, which self holds, outlive the binding.
+        step, rows_step = (_bound(self._session, cache.layers, adapter) for _ in range(2))
+        step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
+        self.cache, self._bound = cache, _Bound(step, rows_step, adapter)
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """What it runs with, and has computed its cache with."""
+        return self._bound.adapter
+
+    def use(self, adapter: Adapter | None) -> None:
+        """Run with an adapter from here on, or with none; a change of it empties the cache.
+
+        Keys and values that one adapter made are no other's, not even where the tokens are the same.
+        """
+        if adapter is not self.adapter:
+            self.cache.rewind(0)
+            self.bind(self.cache, adapter)
+
+
+class _Bound(NamedTuple):
+    """What a step reads and writes beside its tokens; one value, so that no interrupt leaves half of it."""
+
+    step: ort.IOBinding
+    """Its logits are those of the last position, in one buffer."""
+    rows_step: ort.IOBinding
+    adapter: Adapter | None
 
 
 class Together:
@@ -134,9 +158,10 @@ class Together:
         self._logits: NDArray[np.float32] = np.empty((len(caches), 1, vocab_size), np.float32)
         self._positions = np.arange(caches[0].capacity)
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
+        self._adapter: Adapter | None = None
 
-    def run(self, tokens: Mapping[int, int]) -> NDArray[np.float32]:
-        """Append a token to each of some sequences, by their numbers.
+    def run(self, tokens: Mapping[int, int], adapter: Adapter | None = None) -> NDArray[np.float32]:
+        """Append a token to each of some sequences, by their numbers, all of them of one adapter.
 
         Returns the logits [n, vocab] after each, in the order of the numbers, valid until the next run.
         """
@@ -147,7 +172,7 @@ class Together:
                 cache.rewind(cache.capacity - 1)  # room for the token that it gets behind its end
         ids = np.array([[tokens.get(number, 0)] for number in range(first, end)], np.int64)
         lengths = np.array([[cache.length + 1] for cache in caches])
-        binding = self._binding(first, end)
+        binding = self._binding(first, end, adapter)
         with ExitStack() as steps:
             for number, token in tokens.items():
                 steps.enter_context(self._caches[number].step([token]))
@@ -156,18 +181,27 @@ class Together:
             self._session.run_with_iobinding(binding)
         return self._logits[[number - first for number in sorted(tokens)], 0]
 
-    def _binding(self, first: int, end: int) -> ort.IOBinding:
+    def _binding(self, first: int, end: int, adapter: Adapter | None) -> ort.IOBinding:
+        if adapter is not self._adapter:
+            self._bindings.clear()
+            self._adapter = adapter
         if (first, end) not in self._bindings:
-            binding = _bound(self._session, [(key[first:end], value[first:end]) for key, value in self._layers])
+            layers = [(key[first:end], value[first:end]) for key, value in self._layers]
+            binding = _bound(self._session, layers, adapter)
             logits = ort.OrtValue.ortvalue_from_numpy(self._logits[: end - first])
             binding.bind_ortvalue_output(names.LOGITS, logits)
             self._bindings[first, end] = binding
         return self._bindings[first, end]
 
 
-def _bound(session: ort.InferenceSession, layers: Sequence[Layer]) -> ort.IOBinding:
-    """Return a binding of a cache as past and as present."""
+def _bound(session: ort.InferenceSession, layers: Sequence[Layer], adapter: Adapter | None) -> ort.IOBinding:
+    """Return a binding of a cache as past and as present, and of an adapter.
+
+    Inputs of matrices that the adapter leaves alone have a default of rank 0.
+    """
     binding = session.io_binding()
+    for name, factor in (adapter.factors if adapter else {}).items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(factor))
     for layer, (key, value) in enumerate(layers):
         keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
         binding.bind_ortvalue_input(names.past_key(layer), keys)
@@ -205,6 +239,11 @@ def _mismatches(session: ort.InferenceSession, manifest: Manifest) -> list[str]:
     }
     for name in (names.past_key, names.past_value, names.present_key, names.present_value):
         expected |= {name(layer): cache for layer in range(architecture.n_layers)}
+    for matrix in manifest.lora.matrices if manifest.lora else ():
+        row_size = names.matrix_shape(architecture, matrix).row_size
+        for layer in range(architecture.n_layers):
+            expected[names.lora_a(f"layers.{layer}.{matrix}")] = ("tensor(float)", row_size)
+            expected[names.lora_b(f"layers.{layer}.{matrix}")] = ("tensor(float)",)
     nodes = (*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs())
     found = {node.name: (node.type, *(size for size in node.shape if isinstance(size, int))) for node in nodes}
     return [

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from edge_assistant.bundle import Bundle
     from edge_assistant.config import EngineSettings
+    from edge_assistant.engine.adapter import Adapter
     from edge_assistant.engine.kv_cache import KvCache
     from edge_assistant.engine.request import Request
     from edge_assistant.engine.session import Together
@@ -73,16 +74,19 @@ class Slots:
         nbytes = sequences * manifest.cache_size.of(capacity)
         return cls([Slot(number, session) for number, session in enumerate(sessions)], together, nbytes)
 
-    def best_free(self, text: NDArray[np.int64]) -> Slot | None:
+    def best_free(self, text: NDArray[np.int64], adapter: Adapter | None = None) -> Slot | None:
         """Return the free slot for a context [n]: one of which it keeps half or more, else the one unused for longest.
+
+        Rows of another adapter than its own are of no use to it.
 
         So two that merely begin alike do not drive each other out: beginnings are the prefixes' affair.
         """
         free = [slot for slot in self.all if slot.request is None]
         if not free:
             return None
-        best = max(free, key=lambda slot: slot.cache.shared(text))
-        if 0 < best.cache.length <= 2 * best.cache.shared(text):
+        known = [slot for slot in free if slot.session.adapter is adapter]
+        best = max(known, key=lambda slot: slot.cache.shared(text), default=None)
+        if best and 0 < best.cache.length <= 2 * best.cache.shared(text):
             return best
         return min(free, key=lambda slot: slot.last_turn)
 

@@ -73,7 +73,9 @@ class Steps:
         """Return those that step together: a neighbour joins where it costs less so, with the idle slots between."""
         groups: list[list[Held]] = []
         for held in sorted(plain, key=lambda held: held.slot.number):
-            if groups and self._pace.together(held.slot.number - groups[-1][-1].slot.number):
+            last = groups[-1][-1] if groups else None
+            alike = last is not None and last.slot.session.adapter is held.slot.session.adapter
+            if last and alike and self._pace.together(held.slot.number - last.slot.number):
                 groups[-1].append(held)
             else:
                 groups.append([held])
@@ -88,13 +90,13 @@ class Steps:
         return work.read()
 
     def _run_together(self, step: Sequence[Held]) -> list[Outcome]:
-        """Run a token of each in one step; `step` is in the order of the slots."""
+        """Run a token of each in one step; `step` is in the order of the slots, and all of one adapter."""
         answers = [held.request.work for held in step if isinstance(held.request.work, Answer)]
         tokens = {held.slot.number: answer.due for held, answer in zip(step, answers, strict=True)}
         assert self._together is not None, "only then are there groups"  # noqa: S101
         self.batches[len(step)] += 1
         started = perf_counter()
-        logits = _attempt(partial(self._together.run, tokens))
+        logits = _attempt(partial(self._together.run, tokens, step[0].slot.session.adapter))
         seconds = perf_counter() - started
         if isinstance(logits, Exception):
             return [Outcome(held, logits, 0.0) for held in step]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from edge_assistant.bundle import SEEN_FILE, Bundle
 from edge_assistant.engine import (
+    Adapter,
     Claim,
     Constraint,
     Engine,
@@ -59,28 +60,35 @@ class Reply:
 class ChatModel:
     """A loaded model; threads may share it, each with a conversation of its own."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, tokenizer: Tokenizer) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, tokenizer: Tokenizer, adapter: Adapter | None = None) -> None:
         """Take what `load` has made; the engine is closed with the model."""
         self.manifest = bundle.manifest
         self._tokenizer_path = bundle.tokenizer_path
         self._engine = engine
         self._tokenizer = tokenizer
+        self._adapter = adapter
         self._format = InstructFormat.named(self.manifest.instruct) if self.manifest.instruct else Completion()
         self._stop_ids = self._format.stop_ids(tokenizer)
         self._marks = self._format.marks(tokenizer)
 
     @classmethod
-    def load(cls, model: Bundle | Path, settings: EngineSettings, state: Path | None = None) -> Self:
+    def load(
+        cls, model: Bundle | Path, settings: EngineSettings, state: Path | None = None, adapter: Path | None = None
+    ) -> Self:
         """Load a bundle, or the one in a folder.
 
         The directory `state` remembers which files were hashed (see Bundle.open), and keeps what prompts begin with.
 
+        `adapter` is the file of a LoRA adapter, with which it answers where a request names none.
+
         Raises:
             BundleError, CacheBudgetError, TextError: The bundle cannot be used; each says why.
+            LoraError: The adapter cannot be used with it.
         """
         bundle = model if isinstance(model, Bundle) else Bundle.open(model, state and state / SEEN_FILE)
         tokenizer = Tokenizer(bundle.tokenizer_path)
-        return cls(bundle, Engine.load(bundle, settings, state and state / "prefixes"), tokenizer)
+        tuned = None if adapter is None else Adapter.load(adapter, bundle.manifest)
+        return cls(bundle, Engine.load(bundle, settings, state and state / "prefixes"), tokenizer, tuned)
 
     def __enter__(self) -> Self:
         return self
@@ -101,11 +109,15 @@ class ChatModel:
         """Return what the engine has counted."""
         return self._engine.metrics()
 
+    def load_adapter(self, path: Path) -> Adapter:
+        """Read a LoRA adapter for `chat`; LoraError where it cannot be used with this model."""
+        return self._engine.load_adapter(path)
+
     def count(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
         """Return how many tokens the conversation is as a prompt; ConversationError as for `chat`."""
         return len(self._prompt(messages, tools))
 
-    def chat(
+    def chat(  # noqa: PLR0913 - each is a choice of its own, and all have a default
         self,
         messages: Sequence[Message],
         tools: Sequence[Tool],
@@ -116,6 +128,7 @@ class ChatModel:
         stop: Sequence[str] = (),
         constraint: Constraint | None = None,
         claim: Claim | None = None,
+        adapter: Adapter | None = None,
     ) -> Reply:
         """Answer a conversation that ends with a user or a tool's result.
 
@@ -123,7 +136,8 @@ class ChatModel:
         are strings that end the reply and are not part of it; they are looked for in text, not in calls or thoughts.
         With a `constraint` the reply calls nothing, and its text is as that says: whole where `finish_reason` is
         `stop`, a part of it else. Without one, calls are of the `tools` and with arguments as these say. `claim` says
-        for whom it is and how urgent.
+        for whom it is and how urgent. An `adapter` takes
+        the place of the one the model was loaded with, for this reply.
 
         Raises:
             GrammarError: The constraint, or a tool's schema, cannot be held to; nothing was computed.
@@ -131,6 +145,7 @@ class ChatModel:
             ContextOverflowError: It is too long; nothing was computed.
             EngineBusyError, DeadlineError: Others are first; see `Engine.generate`.
             ToolCallError: The model called a tool in a way that cannot be read.
+            LoraError: The adapter was loaded for another model.
         """
         prompt = self._prompt(messages, tools)
         if constraint is None and tools and self._marks.calls is not None:
@@ -144,7 +159,8 @@ class ChatModel:
         params = replace(params, stop_ids=params.stop_ids | self._stop_ids, grammar=grammar)
         writer = _Writer(self._tokenizer, stop, self._marks, on_text)
         keep = self._comes_again(messages, tools, prompt)
-        with closing(self._engine.generate(prompt, params, cancel, keep, claim)) as generation:
+        adapter = adapter or self._adapter
+        with closing(self._engine.generate(prompt, params, cancel, keep, claim, adapter=adapter)) as generation:
             for token_id in generation:
                 writer.push(token_id)
                 if writer.stopped:

@@ -19,6 +19,7 @@ from edge_assistant.bundle import (
     SpeechManifest,
     SpeechTokens,
 )
+from edge_assistant.engine import Adapter
 
 
 @pytest.fixture
@@ -89,6 +90,13 @@ def test_inspect_names_the_matrices_that_are_stored_better(tiny_bundle, capsys: 
     assert "block 32:   layers.0.o\n" in out
 
 
+def test_inspect_names_the_adapters_that_a_graph_takes(tiny_bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "inspect", str(tiny_bundle(lora_rank=4).path)]) == cli.OK
+    assert "adapters:   up to rank 4 in qkv, o, gate_up, down\n" in capsys.readouterr().out
+    assert cli.main(["models", "inspect", str(tiny_bundle().path)]) == cli.OK
+    assert "adapters" not in capsys.readouterr().out
+
+
 def test_inspect_as_json_is_the_manifest(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "inspect", str(bundle), "--json"]) == cli.OK
     shown = json.loads(capsys.readouterr().out)
@@ -105,6 +113,14 @@ def test_bench_measures_both_speeds_and_the_memory(bundle: Path, capsys: pytest.
         "load_s", "prefill_tokens_per_s", "decode_tokens_per_s", "anonymous_bytes", "file_bytes"
     }  # fmt: skip
     assert all(value > 0 for value in result.values())
+
+
+def test_bench_counts_an_adapter(tiny_bundle, lora_file, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tiny_bundle(lora_rank=4)
+    file = lora_file(tmp_path / "some.npz", bundle)
+    words = ["bench", "--model", str(bundle.path), "--prompt-tokens", "20", "--new-tokens", "5", "--json"]
+    assert cli.main([*words, "--adapter", str(file)]) == cli.OK
+    assert json.loads(capsys.readouterr().out)["adapter_bytes"] == Adapter.load(file, bundle.manifest).nbytes
 
 
 @pytest.fixture

@@ -92,9 +92,9 @@ def machine(monkeypatch):
         machine.passes([list(ids)], session.cache)
         return run_rows(session, ids, count)
 
-    def several(batch, tokens):
+    def several(batch, tokens, adapter):
         machine.passes([[token] for token in tokens.values()])
-        return together(batch, tokens)
+        return together(batch, tokens, adapter)
 
     monkeypatch.setattr(Session, "run", one)
     monkeypatch.setattr(Session, "run_rows", rows)
@@ -555,7 +555,7 @@ def test_a_fault_in_one_is_told_to_whom_it_hits_and_to_nobody_else(
             raise ZeroDivisionError
         return run(session, ids)
 
-    def faulty_batch(together, tokens):
+    def faulty_batch(together, tokens, adapter):
         raise ZeroDivisionError
 
     if at == "the draw":
