@@ -70,7 +70,7 @@ def one_round(bundle: Bundle, folder: Path, args: argparse.Namespace) -> dict[st
     budget = bundle.manifest.cache_size.of(args.prefix + args.question + _STEPS + 1)
     room = bundle.manifest.cache_size.of(2 * args.prefix)
     settings = EngineSettings(
-        threads=args.threads, kv_cache_bytes=budget, prefix_bytes=room, prefix_disk_bytes=room, guesses=0
+        threads=args.threads, sequences=1, kv_cache_bytes=budget, prefix_bytes=room, prefix_disk_bytes=room, guesses=0
     )
     found = {}
     with Engine.load(bundle, settings, folder) as engine:

@@ -6,8 +6,8 @@
 
 A turn is one generation: the model answers in text, or calls tools; the runtime carries the calls out, waits for
 the home to follow, and itself says what happened. The model reads the devices and the time of day at the head of the
-last question; earlier questions of a session carry their text alone. The model runs in a thread of its own,
-one generation at a time, so that the event loop goes on taking in what the home reports.
+last question; earlier questions of a session carry their text alone. A turn waits for the model in a thread of its
+own, so that the event loop goes on taking in what the home reports; whose turn is computed when is the engine's affair.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -24,7 +25,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from edge_assistant.engine.sampling import SamplingParams
+from edge_assistant.engine import Claim, Priority, SamplingParams
 from edge_assistant.home.actions import Actuator
 from edge_assistant.home.outcomes import CallOutcome
 from edge_assistant.home.perform import Performer
@@ -51,6 +52,9 @@ SYSTEM = (
 
 EMPTY = "I have no answer to that."
 
+_MOST_THREADS = 64
+"""Turns that wait for the model at a time; they are bounded by who takes the questions in, and by the engine."""
+
 OnText = Callable[[str], None]
 
 
@@ -76,6 +80,7 @@ class LanguageModel(Protocol):
         *,
         on_text: OnText | None = None,
         cancel: threading.Event | None = None,
+        claim: Claim | None = None,
     ) -> Reply:
         """Answer a conversation; blocks."""
         ...
@@ -102,7 +107,10 @@ class AnswerUsage:
 
 @dataclass(frozen=True, slots=True)
 class AnswerTiming:
-    """Seconds of a turn: reading the prompt, writing the answer, all of the model's part, acting, and the whole."""
+    """Seconds of a turn: reading the prompt, writing the answer, all of the model's part, acting, and the whole.
+
+    The model's part has in it that others were first.
+    """
 
     prefill_s: float
     decode_s: float
@@ -194,26 +202,33 @@ class Assistant:
         self._timers = Timers(on_timer) if on_timer else None
         self._performer = Performer(home, actuator, self._timers)
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
-        self._generating = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(_MOST_THREADS, "turn")
         spec = model.manifest.assistant
         self._system = System(spec.system if spec else SYSTEM)
         self._tools = TOOLS if model.manifest.instruct else ()
 
-    async def answer(self, ask: Ask, on_text: OnText | None = None, cancel: threading.Event | None = None) -> Answer:
-        """Take one turn.
+    async def answer(
+        self,
+        ask: Ask,
+        on_text: OnText | None = None,
+        cancel: threading.Event | None = None,
+        priority: Priority = "interactive",
+    ) -> Answer:
+        """Take one turn, before those of a lower priority.
 
         `on_text` gets the answer piece by piece, from the model's thread while it writes. Cancelling the awaiting
         task, or setting `cancel`, ends the generation before its next token.
 
         Raises:
             ContextOverflowError: the question does not fit the model's context even alone.
+            EngineBusyError: too many requests wait for the model; it says when to ask again.
         """
         started = perf_counter()
         session = self._session(ask.session)
         async with session.lock:
-            async with self._generating:
-                begun = perf_counter()
-                reply = await self._generate(ask, tuple(session.turns), on_text, cancel or threading.Event())
+            begun = perf_counter()
+            claim = Claim(ask.session or "", priority)
+            reply = await self._generate(ask, tuple(session.turns), on_text, cancel or threading.Event(), claim)
             answered = perf_counter()
             calls = session.numbered(reply.message.calls)
             outcomes = await self._performer.perform(calls)
@@ -235,9 +250,10 @@ class Assistant:
         return Answer(ask.id or new_id(), text, outcomes, reply.finish_reason, usage, timing)
 
     async def close(self) -> None:
-        """Cancel the timers that run."""
+        """Cancel the timers that run, and let the threads go."""
         if self._timers:
             await self._timers.close()
+        self._threads.shutdown(wait=False)
 
     def _session(self, name: str | None) -> _Session:
         """Return the conversation of that name, a fresh one where there is none; the one unused for longest goes."""
@@ -250,7 +266,12 @@ class Assistant:
         return session
 
     async def _generate(
-        self, ask: Ask, history: tuple[tuple[Message, ...], ...], on_text: OnText | None, cancel: threading.Event
+        self,
+        ask: Ask,
+        history: tuple[tuple[Message, ...], ...],
+        on_text: OnText | None,
+        cancel: threading.Event,
+        claim: Claim,
     ) -> Reply:
         """Run the model in a thread; when this task is cancelled, stop the model and wait until it has stopped."""
         devices = tuple(self._home)
@@ -260,9 +281,9 @@ class Assistant:
 
         def turn() -> Reply:
             messages = self._prompt(ask.text, devices, history, params.max_tokens)
-            return self._model.chat(messages, self._tools, params, on_text=on_text, cancel=cancel)
+            return self._model.chat(messages, self._tools, params, on_text=on_text, cancel=cancel, claim=claim)
 
-        work = asyncio.create_task(asyncio.to_thread(turn), name="generation")
+        work = asyncio.get_running_loop().run_in_executor(self._threads, turn)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:

@@ -88,6 +88,9 @@ class ModelSettings(Section):
     """Which model answers, and where models are looked for."""
 
     name: str = _key("home-mini", "A bundle's folder, or its name in one of the folders.", "name or path", min_length=1)
+    adapter: File | None = _optional(
+        "/var/lib/edge-assistant/kitchen.npz", "A LoRA adapter that was made for this model's bundle.", "path"
+    )
     folders: tuple[File, ...] = _key((), "Looked through first, then the state directory's models/.", "paths")
 
 
@@ -95,6 +98,14 @@ class EngineSettings(Section):
     """How the model runs."""
 
     kv_cache_bytes: int = _key(64 * MIB, "Memory of the key/value cache; it sets how many tokens fit.", "bytes", ge=1)
+    sequences: int = _key(
+        0,
+        "Answers computed at once; they share kv_cache_bytes evenly. 0: up to 4, if each may have the longest context.",
+        "sequences",
+        ge=0,
+        le=64,
+    )
+    queue: int = _key(16, "Requests that may wait for the model; more are refused at once.", "requests", ge=1)
     threads: int = _key(0, "Threads that compute; 0 takes every physical core.", "threads", ge=0, le=1024)
     prefill_chunk: int = _key(256, "Tokens of a prompt that are read in one step.", "tokens", ge=1)
     prefix_bytes: int = _key(
@@ -135,7 +146,7 @@ class AssistantSettings(Section):
         12, "Devices that the prompt shows, more only where the question mentions more.", "devices", ge=0
     )
     settle_seconds: float = _key(2.0, "How long a command waits for the device's state to follow.", "s", gt=0, le=60)
-    queue: int = _key(8, "Questions that may wait; more are refused at once.", "questions", ge=1)
+    queue: int = _key(8, "Questions over MQTT that may wait; more are refused at once.", "questions", ge=1)
 
 
 class MqttSettings(Section):

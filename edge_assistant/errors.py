@@ -17,6 +17,10 @@
     │   ├── BundleSizeError
     │   ├── BundleHashError
     │   └── BundleGraphError
+    ├── LoraError              (ValueError)          a LoRA adapter that must not be used with a bundle
+    │   ├── LoraFileError                            a file that cannot be read, or holds other matrices than it should
+    │   ├── LoraBaseError                            an adapter that was made for another bundle
+    │   └── LoraGraphError                           an adapter that the bundle's graph does not take
     ├── EngineError
     │   ├── CacheBudgetError   (MemoryError)         the byte budget holds no token
     │   ├── RewindError        (ValueError)          tokens are to be taken back that a window has passed over
@@ -26,7 +30,8 @@
     │   ├── GrammarError       (ValueError)          a schema, pattern or grammar that cannot be held to
     │   ├── TuningError        (ValueError)          a measurement that is broken, or of another machine or model
     │   ├── PrepackedError     (ValueError)          prepacked weights that are broken, or cannot be made
-    │   ├── EngineBusyError                          a thread starts a generation inside its own
+    │   ├── EngineBusyError                          too many requests wait; says when to ask again
+    │   ├── DeadlineError      (TimeoutError)        an answer that had not begun in time
     │   └── EngineClosedError
     ├── TextError              (ValueError)          text, ids, and the way between them
     │   ├── TokenizerFileError                       a tokenizer.json that cannot be read
@@ -215,6 +220,40 @@ class BundleGraphError(BundleError):
         super().__init__(f"{path} does not fit its manifest or this onnxruntime; export the model again:{listed}")
 
 
+class LoraError(EdgeAssistantError, ValueError):
+    """A LoRA adapter that must not be used with a bundle."""
+
+
+class LoraFileError(LoraError):
+    """A file that cannot be read as an adapter, or holds other matrices than it should."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """`problem` is what is wrong with the file."""
+        mend = "make it with edge-assistant-export adapter"
+        super().__init__(f"{path} is no adapter that can be read ({problem}): {mend}")
+
+
+class LoraBaseError(LoraError):
+    """An adapter that was made for another bundle: with these weights it would answer nonsense."""
+
+    def __init__(self, path: Path, made_for: str, bundle: str) -> None:
+        """Both bundles by name, which may be the same: they are told apart by their weights."""
+        super().__init__(
+            f"{path} was made for other weights (a bundle named {made_for}) than those of {bundle}: "
+            f"make it with edge-assistant-export adapter --for that bundle"
+        )
+
+
+class LoraGraphError(LoraError):
+    """An adapter that the bundle's graph does not take."""
+
+    NONE = "its graph takes no adapter; export it with --lora-rank"
+
+    def __init__(self, path: Path, bundle: str, problem: str = NONE) -> None:
+        """`bundle` is its name, `problem` what its graph does not take, and how to mend it."""
+        super().__init__(f"{path} cannot be used with {bundle}: {problem}")
+
+
 class EngineError(EdgeAssistantError):
     """The engine cannot do what it is asked."""
 
@@ -222,8 +261,8 @@ class EngineError(EdgeAssistantError):
 class CacheBudgetError(EngineError, MemoryError):
     """The key/value cache's budget does not hold one token."""
 
-    def __init__(self, budget: int, per_token: int, max_positions: int, whole: int) -> None:
-        """`budget`, `per_token` and `whole`, the cost of all `max_positions`, are bytes."""
+    def __init__(self, budget: int, per_token: int, whole: int, max_positions: int) -> None:
+        """`budget`, `per_token` and `whole`, the cost of all `max_positions`, are bytes, of all sequences."""
         super().__init__(
             f"engine.kv_cache_bytes = {budget} holds no token: one costs {per_token} bytes in this model. "
             f"{512 * per_token} bytes hold 512 tokens, {whole} the whole context of {max_positions}"
@@ -297,10 +336,20 @@ class PrepackedError(EngineError, ValueError):
 
 
 class EngineBusyError(EngineError):
-    """The thread that asks is itself in the middle of a generation, so waiting would be for ever."""
+    """As many requests wait as may, and none of them gives way to this one; nothing was computed."""
 
-    def __init__(self) -> None:
-        super().__init__("this thread has a generation under way: exhaust it or close it before the next")
+    def __init__(self, waiting: int, retry_after_s: float) -> None:
+        """`waiting` requests are ahead; a place is expected after `retry_after_s` seconds."""
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{waiting} requests are waiting already: ask again in {retry_after_s:.1f} s")
+
+
+class DeadlineError(EngineError, TimeoutError):
+    """An answer had not begun when its time was over, and is given up."""
+
+    def __init__(self, deadline_s: float) -> None:
+        """`deadline_s` is what the request allowed, in seconds."""
+        super().__init__(f"no token came within the {deadline_s:g} s that the request allowed: others were first")
 
 
 class EngineClosedError(EngineError):
@@ -426,7 +475,7 @@ class OutputExistsError(ExportError, FileExistsError):
         mend = ", or replace it with --overwrite" if overwritable else ""
         if strangers:
             mend = f", for {', '.join(sorted(strangers)[:3])} in it would be lost"
-        super().__init__(f"{path} is already there: name another folder{mend}")
+        super().__init__(f"{path} is already there: name another{mend}")
 
 
 class OutputBusyError(ExportError, BlockingIOError):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from edge_assistant.bundle import Bundle
-from edge_assistant.engine import Timing, Usage
+from edge_assistant.bundle import AdapterSource, Bundle, Factors, LoraAbout, LoraFile, LoraMatrix, part_shapes
+from edge_assistant.engine import Claim, Timing, Usage
 from edge_assistant.errors import ContextOverflowError
 from edge_assistant.text.chat import Reply
 from edge_assistant.text.messages import Assistant, Message, ToolCall
@@ -107,16 +107,24 @@ def tiny_bundle(tiny_checkpoint: MakeCheckpoint, export_bundle: MakeBundle) -> M
     return make
 
 
+@pytest.fixture(scope="session")
+def lora_file() -> Callable[..., Path]:
+    """Return a function that writes a random adapter for a bundle, for all that its graph takes unless said."""
+    return _write_lora
+
+
 class ScriptedModel:
     """Stands in for a ChatModel where the logic around it is tested: it answers what a function makes of the prompt.
 
-    A token is four characters here. `prompts` keeps what it was asked; it sets `started`, and waits for `gate`.
+    A token is four characters here. `prompts` and `claims` keep what it was asked; it sets `started`, and waits for
+    `gate`.
     """
 
     def __init__(self, script: Callable[[str], str | dict], capacity: int = 2000) -> None:
         self.capacity = capacity
         self.manifest = SimpleNamespace(assistant=None, instruct="v7-tekken")
         self.prompts: list[list[Message]] = []
+        self.claims: list[Claim | None] = []
         self.started = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
@@ -126,11 +134,12 @@ class ScriptedModel:
         """Return the tokens of a prompt."""
         return sum(len(str(message)) for message in messages) // 4
 
-    def chat(self, messages, tools, params, *, on_text=None, cancel=None):
+    def chat(self, messages, tools, params, *, on_text=None, cancel=None, claim=None):
         """Answer as the script says of the last text: a str is text, a dict {tool: slots} makes calls."""
         if self.count(messages) + params.max_tokens > self.capacity:
             raise ContextOverflowError(self.count(messages), params.max_tokens, self.capacity)
         self.prompts.append(list(messages))
+        self.claims.append(claim)
         self.started.set()
         while not self.gate.wait(0.01):
             if cancel is not None and cancel.is_set():
@@ -149,6 +158,23 @@ class ScriptedModel:
 def scripted_model() -> type[ScriptedModel]:
     """Return the class of models that answer by a script."""
     return ScriptedModel
+
+
+def _write_lora(
+    path: Path, bundle: Bundle, seed: int = 0, matrices: Sequence[LoraMatrix] | None = None, rank: int = 4
+) -> Path:
+    random, manifest = np.random.default_rng(seed), bundle.manifest
+    assert manifest.lora is not None
+    factors = {}
+    for layer in range(manifest.architecture.n_layers):
+        for matrix in manifest.lora.matrices if matrices is None else matrices:
+            for part, (n_rows, row_size) in part_shapes(manifest.architecture, matrix).items():
+                a, b = random.standard_normal((row_size, rank)), random.standard_normal((rank, n_rows))
+                a, b = a.astype(np.float32), (b / row_size**0.5).astype(np.float32)
+                factors[f"layers.{layer}.{part}"] = Factors(a, b)
+    source = AdapterSource(f"seed {seed}", None, 64 * "0", rank, 1.0, 1.0, None)
+    path.write_bytes(LoraFile(LoraAbout.of(source, manifest, factors), factors).to_bytes())
+    return path
 
 
 def _write_checkpoint(path: Path, shape: dict[str, int | bool | None]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from edge_assistant.assistant import EMPTY, Answer, Ask, Assistant
 from edge_assistant.config import AssistantSettings, EngineSettings
+from edge_assistant.engine import Claim
 from edge_assistant.errors import ContextOverflowError
 from edge_assistant.home.registry import Device, Home
 from edge_assistant.text.messages import Assistant as Said
@@ -166,6 +167,26 @@ async def test_the_loop_goes_on_while_the_model_thinks(scripted_model):
         assert not question.done()
         model.gate.set()
         assert (await question).text == "done"
+
+
+async def test_turns_are_the_session_s_and_as_urgent_as_was_said(scripted_model):
+    model = scripted_model(lambda text: "ok")
+    assistant = make(model)
+    await assistant.answer(Ask("hello", session="a"), priority="voice")
+    await assistant.answer(Ask("hello"))
+    assert model.claims == [Claim("a", "voice"), Claim("", "interactive")]
+
+
+async def test_turns_of_different_sessions_do_not_wait_for_each_other(scripted_model):
+    met = threading.Barrier(2, timeout=10)
+
+    def meet(text):
+        met.wait()
+        return "ok"
+
+    assistant = make(scripted_model(meet))
+    answers = await asyncio.gather(*(assistant.answer(Ask("hello", session=name)) for name in "ab"))
+    assert [answer.text for answer in answers] == ["ok", "ok"]
 
 
 async def test_cancelling_the_question_stops_the_model(scripted_model):

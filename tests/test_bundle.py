@@ -23,6 +23,7 @@ from edge_assistant.bundle import (
     EmbeddingManifest,
     EncoderArchitecture,
     FileEntry,
+    LoraSpec,
     Manifest,
     MelSpec,
     Origin,
@@ -127,9 +128,12 @@ def touch(path: Path) -> None:
     )
     | st.just({"family": "mixtral", "n_experts": 8, "n_experts_per_token": 2}),
     assistant=st.none() | st.builds(AssistantSpec, st.text(max_size=20), st.sampled_from(["learnt", "listed"])),
-    adapter=st.sampled_from([None, AdapterSource("lora", None, 64 * "a", 16, 32.0, 2.0, None)]),
+    tuned=st.tuples(
+        st.sampled_from([None, AdapterSource("lora", None, 64 * "a", 16, 32.0, 2.0, None)]),
+        st.sampled_from([None, LoraSpec(16, ("qkv", "o"))]),
+    ),
 )
-def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, changes, assistant, adapter):
+def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, changes, assistant, tuned):
     architecture = replace(MISTRAL_7B, **changes)
     manifest = replace(
         MANIFEST,
@@ -139,8 +143,9 @@ def test_what_is_written_is_read(name, cache, instruct, quality, special_ids, ch
         quality=quality,
         special_ids=special_ids,
         assistant=assistant,
-        source=replace(MANIFEST.source, adapter=adapter),
+        source=replace(MANIFEST.source, adapter=tuned[0]),
         architecture=architecture,
+        lora=tuned[1],
     )
     assert Manifest.from_json(manifest.to_json()) == manifest
 
@@ -151,7 +156,7 @@ def test_every_key_is_required_and_no_other_is_taken():
         if section in (raw["special_ids"], raw["quality"], raw["files"]):
             continue
         for key in list(section):
-            if key == "adapter":
+            if key in {"adapter", "lora"}:
                 continue
             value = section.pop(key)
             with pytest.raises(BundleManifestError, match=f"{key}: Field required"):
@@ -161,6 +166,8 @@ def test_every_key_is_required_and_no_other_is_taken():
         with pytest.raises(BundleManifestError, match="nonsense: Unexpected"):
             Manifest.from_json(json.dumps(raw))
         del section["nonsense"]
+    assert Manifest.from_json(json.dumps(raw)) == MANIFEST
+    del raw["lora"]  # as manifests were written before graphs took adapters
     assert Manifest.from_json(json.dumps(raw)) == MANIFEST
 
 

@@ -11,6 +11,8 @@
     bge-small/               a sentence encoder
       manifest.json, model.onnx, tokenizer.json, and config.json for neighbours
 
+A language model may have LoRA adapters beside it, for use while it runs: one file each (`lora`, `lora_file`).
+
 A manifest says its `kind`. Each kind has a module with its manifest's class and its graphs' inputs and outputs; what
 they share is in `folder`. The exporter writes through the same classes the board reads with.
 """
@@ -52,6 +54,8 @@ from edge_assistant.bundle.language import (
     present_key,
     present_value,
 )
+from edge_assistant.bundle.lora import PARTS, LoraMatrix, LoraSpec, Shape, lora_a, lora_b, matrix_shape, part_shapes
+from edge_assistant.bundle.lora_file import Factors, LoraAbout, LoraFile, check_base
 from edge_assistant.bundle.speech import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -75,6 +79,7 @@ __all__ = [
     "LOGITS_TO_KEEP",
     "MANIFEST_FILE",
     "MEL_FILTERS_FILE",
+    "PARTS",
     "REWINDABLE",
     "SEEN_FILE",
     "SMALL_BLOCK",
@@ -92,14 +97,20 @@ __all__ = [
     "EmbeddingBundle",
     "EmbeddingManifest",
     "EncoderArchitecture",
+    "Factors",
     "FileEntry",
     "InstructVersion",
     "Kind",
+    "LoraAbout",
+    "LoraFile",
+    "LoraMatrix",
+    "LoraSpec",
     "Manifest",
     "MelSpec",
     "Origin",
     "Pooling",
     "Quantization",
+    "Shape",
     "Source",
     "SpeechArchitecture",
     "SpeechBundle",
@@ -107,9 +118,14 @@ __all__ = [
     "SpeechTokens",
     "Yarn",
     "bounded_rows",
+    "check_base",
     "check_files",
     "find_model",
+    "lora_a",
+    "lora_b",
+    "matrix_shape",
     "open_bundle",
+    "part_shapes",
     "past_key",
     "past_value",
     "present_key",

@@ -27,6 +27,9 @@ tokens, where reading a whole context anew takes a board minutes. Guessed tokens
 as rows are dropped only at every 513th token, moving the others costs next to nothing.
 """
 
+MOST_SEQUENCES: Final = 4
+"""Caches of the longest context, unless more are asked for: seldom do more people of one home speak at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class CacheSize:
@@ -52,6 +55,10 @@ class CacheSize:
             return budget // self.per_token
         late = rest // self.per_late_token if self.per_late_token else self.max_positions
         return min(self.bound + late, self.max_positions)
+
+    def sequences(self, budget: int) -> int:
+        """Return how many caches of the longest context so many bytes hold, at least 1, at most `MOST_SEQUENCES`."""
+        return max(1, min(MOST_SEQUENCES, budget // self.of(self.max_positions)))
 
 
 def bounded_positions(window: int) -> int:

@@ -10,7 +10,8 @@ The graph's inputs and outputs are
     present.N.key            cache   as past, the same buffer, `.value` alike
 
 Under a bounded window cache, past and present of a layer with a window have as many rows as their owner likes, at least
-as many as the window is long, and the graph itself drops positions (`engine/window.py`).
+as many as the window is long, and the graph itself drops positions (`engine/window.py`). Inputs for an adapter, where
+the manifest says that there are any, are in `lora`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from edge_assistant.bundle.folder import (
     Sha256,
     Size,
 )
+from edge_assistant.bundle.lora import LoraSpec
 
 WEIGHTS_FILE = "model.onnx.data"
 
@@ -259,6 +261,8 @@ class Manifest(ManifestFile):
     """Every file but the manifest itself, by its name in the folder."""
     quality: Mapping[str, float] | None
     """What `verify` measured, by name; None before it has."""
+    lora: LoraSpec | None = None
+    """The adapters that the graph takes while it runs, None where it takes none."""
 
     def __post_init__(self) -> None:
         """Refuse a cache for windows that there are not, and one that does not say what it makes of them."""

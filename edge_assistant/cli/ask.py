@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from edge_assistant.assistant import Answer, Ask, Assistant, new_id
-from edge_assistant.cli.common import prepared_bundle, settings_and_model
+from edge_assistant.cli.common import adapter_file, prepared_bundle, settings_and_model
 from edge_assistant.config import state_directory
 from edge_assistant.errors import EdgeAssistantError
 from edge_assistant.home.actions import awaited
@@ -55,7 +55,8 @@ def _converse(args: Namespace, asks: Iterable[Ask], *, as_json: bool, stream: bo
     settings, path = settings_and_model(args)
     home = read_home(args.state) if args.state else Home()
     bundle, prepared = prepared_bundle(path, settings)
-    with ChatModel.load(bundle, prepared.settings, state_directory(), prepacked=prepared.prepacked) as model:
+    adapter = adapter_file(args, settings)
+    with ChatModel.load(bundle, prepared.settings, state_directory(), adapter, prepacked=prepared.prepacked) as model:
         assistant = Assistant(model, home, DryRun(home, quiet=as_json), settings.assistant)
         return asyncio.run(_answer(assistant, asks, as_json=as_json, stream=stream))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from edge_assistant.cli.common import prepared_bundle, settings_and_model
+from edge_assistant.cli.common import adapter_file, prepared_bundle, settings_and_model
 from edge_assistant.device import bench as device
 
 if TYPE_CHECKING:
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def bench(args: Namespace) -> int:
     """Measure, and print what was found: one name and value a line, or JSON."""
     settings, path = settings_and_model(args)
-    result = device.bench(*prepared_bundle(path, settings), args.prompt_tokens, args.new_tokens)
+    adapter = adapter_file(args, settings)
+    result = device.bench(*prepared_bundle(path, settings), args.prompt_tokens, args.new_tokens, adapter)
     if args.json:
         print(json.dumps(result))
         return 0

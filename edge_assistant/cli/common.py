@@ -23,3 +23,9 @@ def prepared_bundle(path: Path, settings: Settings) -> tuple[Bundle, Prepared]:
     """Open the bundle in a folder, and find how it is to be loaded on this device."""
     bundle = Bundle.open(path, state_directory() / SEEN_FILE)
     return bundle, prepare(bundle, settings, state_directory())
+
+
+def adapter_file(args: Namespace, settings: Settings) -> Path | None:
+    """Return the adapter that `--adapter` names; that of the settings belongs to the model of the settings."""
+    named: Path | None = args.adapter
+    return named or (None if args.model else settings.model.adapter)

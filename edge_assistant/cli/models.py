@@ -22,6 +22,8 @@ from edge_assistant.config import Settings, state_directory
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from edge_assistant.config import EngineSettings
+
 _MB = 1e6
 
 
@@ -56,7 +58,7 @@ def inspect(args: Namespace) -> int:
         "made by": manifest.created_by,
         "from": manifest.source.name,
         "licence": manifest.licence or "not stated",
-        **_facts(manifest, settings.engine.kv_cache_bytes),
+        **_facts(manifest, settings.engine),
         "size": f"{_bundle_bytes(manifest) / _MB:.1f} MB",
         "quality": quality or "not measured",
     }
@@ -65,11 +67,14 @@ def inspect(args: Namespace) -> int:
     return 0
 
 
-def _facts(manifest: AnyManifest, budget: int) -> dict[str, str]:
-    """Return what is only said of a kind; `budget` is the cache's, in bytes."""
+def _facts(manifest: AnyManifest, settings: EngineSettings) -> dict[str, str]:
+    """Return what is only said of a kind."""
     if isinstance(manifest, Manifest):
-        shape, stored, cache = manifest.architecture, manifest.quantization, manifest.cache_size
-        context = f"{cache.holds(budget)} of {shape.max_positions} tokens in {budget} bytes"
+        shape, stored, cache, lora = manifest.architecture, manifest.quantization, manifest.cache_size, manifest.lora
+        budget = settings.kv_cache_bytes
+        sequences = settings.sequences or cache.sequences(budget)
+        context = f"{cache.holds(budget // sequences)} of {shape.max_positions} tokens in {budget} bytes"
+        context += f" for each of {sequences} sequences" if sequences > 1 else ""
         beyond = f" ({cache.per_late_token} beyond {cache.bound})" if cache.bound < shape.max_positions else ""
         return {
             "layout": manifest.source.layout,
@@ -78,6 +83,9 @@ def _facts(manifest: AnyManifest, budget: int) -> dict[str, str]:
             "weights": f"{stored.bits} bit in blocks of {stored.block_size}",
             **({"8 bit": ", ".join(stored.eight_bits)} if stored.eight_bits else {}),
             **({"block 32": ", ".join(stored.small_blocks)} if stored.small_blocks else {}),
+            **(
+                {"adapters": f"up to rank {lora.rank} in {', '.join(lora.matrices)}"} if (lora := manifest.lora) else {}
+            ),
             "cache": f"{manifest.cache.type}, {cache.per_token} bytes a token{beyond}, {context}",
         }
     if isinstance(manifest, SpeechManifest):

@@ -34,6 +34,7 @@ examples:
   edge-assistant ask --state home.yaml "is the front door locked?" "turn off all the lights"
   edge-assistant ask --state home.yaml --json < questions.txt
   edge-assistant ask --model models/mistral-7b --stream "why is the sky blue?"
+  edge-assistant ask --model models/mistral-7b --adapter my-lora.npz "is the front door locked?"
 
 home.yaml (JSON will do as well):
   kitchen:
@@ -134,9 +135,19 @@ def _add_config_option(parser: ArgumentParser) -> None:
     )
 
 
-def _add_model_options(parser: ArgumentParser) -> None:
+def _add_bundle_options(parser: ArgumentParser) -> None:
     _add_config_option(parser)
     parser.add_argument("--model", metavar="DIR", help="a bundle's folder or name (default: the setting model.name)")
+
+
+def _add_model_options(parser: ArgumentParser) -> None:
+    _add_bundle_options(parser)
+    parser.add_argument(
+        "--adapter",
+        type=Path,
+        metavar="FILE",
+        help="a LoRA adapter for that bundle (default: the setting model.adapter, unless --model names another)",
+    )
 
 
 def _add_serve(commands: _SubParsersAction[ArgumentParser]) -> None:
@@ -189,7 +200,7 @@ def _add_tune(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser = _add(
         commands, "tune", "edge_assistant.cli.tune:tune", "find the fastest settings for a model on this device", _TUNE
     )
-    _add_model_options(parser)
+    _add_bundle_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -197,7 +208,7 @@ def _add_warm(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser = _add(
         commands, "warm", "edge_assistant.cli.tune:warm", "write a model's weights as this processor packs them", _WARM
     )
-    _add_model_options(parser)
+    _add_bundle_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

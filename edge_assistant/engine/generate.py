@@ -6,34 +6,38 @@
             ...
         print(answer.finish_reason, answer.usage, answer.timing)
 
-One sequence lives in the cache. What a new prompt has in common with it, from the start, is kept and not computed
-again, nor is what earlier prompts left in the prefixes that are kept beside it (`prefixes.py`). An engine may be
-shared by threads: a generation, each iterated by one thread, waits at its first token for the one before it, then holds
-the engine until it is exhausted, closed or dropped. A thread that would wait for a generation of its own gets
-EngineBusyError.
+Threads share an engine: each answer that is asked for is computed by the engine's own thread, in its turn
+(`scheduler.py`), and waits to be fetched. Several are under way at once where the cache has slots for them; what a new
+prompt has in common with what a slot holds, from the start, is kept and not computed again, nor is what earlier prompts
+left in the prefixes that are kept beside the cache (`prefixes.py`).
+
+An answer may be written with a LoRA adapter (`adapter.py`). What a slot holds, and what is kept beside the cache, is of
+one adapter, or of none, and is not taken for another's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from dataclasses import dataclass
-from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_assistant.engine.kv_cache import KvCache, capacity_of
+from edge_assistant.engine.adapter import Adapter
+from edge_assistant.engine.answer import Answer
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import Keep, Prefixes
+from edge_assistant.engine.request import Claim, Request
 from edge_assistant.engine.runtime import VERSION
-from edge_assistant.engine.session import Session
+from edge_assistant.engine.scheduler import Scheduler
+from edge_assistant.engine.score import Score
+from edge_assistant.engine.slots import Slots
 from edge_assistant.engine.speculate import Speculator
-from edge_assistant.engine.write import Writer
-from edge_assistant.errors import ContextOverflowError, EngineBusyError, EngineClosedError, PromptError
+from edge_assistant.errors import ContextOverflowError, EngineClosedError, PromptError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Self
 
@@ -41,41 +45,23 @@ if TYPE_CHECKING:
 
     from edge_assistant.bundle import Bundle, Manifest
     from edge_assistant.config import EngineSettings
+    from edge_assistant.engine.metrics import Metrics
+    from edge_assistant.engine.request import FinishReason, Timing, Usage
     from edge_assistant.engine.sampling import SamplingParams
-
-FinishReason = Literal["stop", "length", "cancelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Counts of tokens."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    """Those of the answer, without the token that ended it."""
-    cached_tokens: int
-    """Those of the prompt that were in the cache already, or in a prefix that was kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds in which the engine was at work; what the caller does between two tokens is not in them."""
-
-    prefill_s: float
-    """From the prompt to the first token."""
-    decode_s: float
-    """All tokens after the first."""
 
 
 class Engine:
     """A loaded model with its cache."""
 
-    def __init__(self, session: Session, prefixes: Prefixes, guesses: int) -> None:
-        """Take what `load` has made; at most `guesses` tokens are guessed ahead."""
-        self._open_session: Session | None = session
+    def __init__(self, slots: Slots, prefixes: Prefixes, vocab_size: int, settings: EngineSettings) -> None:
+        """Take what `load` has made."""
         self._prefixes = prefixes
-        self._speculator = Speculator(guesses)
-        self._turn = _Turn()
+        self.capacity = slots.capacity
+        """How many tokens a prompt and its answer may have together."""
+        self._manifest = slots.all[0].session.manifest
+        self._vocab_size = vocab_size
+        self._speculator = Speculator(settings.guesses)
+        self._open_scheduler: Scheduler | None = Scheduler(slots, self._speculator.pace, settings.queue)
 
     @classmethod
     def load(
@@ -86,15 +72,15 @@ class Engine:
         Weights come from the folder of `prepacked` ones (`prepacked.py`), where one is given and can be loaded.
 
         Raises:
-            CacheBudgetError: settings.kv_cache_bytes holds no token; nothing was allocated.
+            CacheBudgetError: settings.kv_cache_bytes holds no token of each sequence; nothing was allocated.
             BundleGraphError: The graph is not the one the manifest describes.
         """
-        cache = KvCache(bundle.manifest, capacity_of(bundle.manifest, settings.kv_cache_bytes))
-        session = Session(bundle, cache, settings, prepacked)
+        slots = Slots.load(bundle, settings, prepacked)
         files = None
         if prefixes and settings.prefix_disk_bytes:
             files = PrefixFiles(prefixes, _fingerprint(bundle.manifest), settings.prefix_disk_bytes)
-        return cls(session, Prefixes(settings.prefix_bytes, files), settings.guesses)
+        kept = Prefixes(settings.prefix_bytes, files)
+        return cls(slots, kept, bundle.manifest.architecture.vocab_size, settings)
 
     def __enter__(self) -> Self:
         return self
@@ -103,15 +89,19 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Give the memory back, once a generation that is under way has ended."""
-        with self._turn:
-            self._open_session = None
+        """Give the memory back; answers under way end with EngineClosedError before their next token."""
+        if self._open_scheduler is not None:
+            self._open_scheduler.close()
+            self._open_scheduler = None
         self._prefixes.close()
 
-    @property
-    def capacity(self) -> int:
-        """How many tokens a prompt and its answer may have together."""
-        return self._session.cache.capacity
+    def load_adapter(self, path: Path) -> Adapter:
+        """Read a LoRA adapter, which stays in memory as long as it is referred to, or a slot's rows are of it.
+
+        Raises:
+            LoraFileError, LoraBaseError, LoraGraphError: It cannot be used with this model.
+        """
+        return Adapter.load(path, self._manifest)
 
     def generate(
         self,
@@ -119,80 +109,98 @@ class Engine:
         params: SamplingParams,
         cancel: threading.Event | None = None,
         keep: Keep | None = None,
+        claim: Claim | None = None,
+        *,
+        adapter: Adapter | None = None,
     ) -> Generation:
         """Return the answer to a prompt [n], to be iterated. Setting `cancel` ends it before the next token.
 
-        `keep` says what of the prompt will come again at the beginning of others.
+        `keep` says what of the prompt will come again at the beginning of others, `claim` for whom it is, how urgent.
+        In place of a token may come DeadlineError, EngineClosedError, or EngineBusyError where a more urgent request
+        took its place.
 
         Raises:
             PromptError: The prompt is empty or holds an id that is none.
             ContextOverflowError: Prompt and params.max_tokens exceed the capacity.
+            EngineBusyError: Too many requests wait; it says when to ask again.
+            LoraBaseError, LoraGraphError: The adapter was loaded for another model.
         """
-        ids = self._checked(prompt, params.max_tokens)
-        request = _Request(ids, params, cancel or threading.Event(), keep or Keep())
-        return Generation(self._session, self._prefixes, self._speculator, self._turn, request)
+        ids = self._checked(prompt, params.max_tokens, adapter)
+        work = Answer(ids, params, keep or Keep(), self._prefixes, self._speculator, self._vocab_size, adapter)
+        return self._submitted(Request(work, claim or Claim(), cancel or threading.Event()))
 
-    def score(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Return the logits [n, vocab] after every token of a text [n].
+    def score(self, ids: Sequence[int], *, adapter: Adapter | None = None) -> NDArray[np.float32]:
+        """Return the logits [n, vocab] after every token of a text [n]; anybody else goes first.
 
         Raises:
-            PromptError, ContextOverflowError: As for `generate`.
+            PromptError, ContextOverflowError, EngineBusyError, LoraError: As for `generate`.
         """
-        text = self._checked(ids, 0)
-        session = self._session
-        logits = np.empty((len(text), session.vocab_size), np.float32)
-        with self._turn:
-            session.cache.rewind(0)
-            for chunk in session.chunks(text):
-                start = session.cache.length
-                logits[start : start + len(chunk)] = session.run_rows(chunk, len(chunk))
-        return logits
+        work = Score(self._checked(ids, 0, adapter), self._vocab_size, adapter)
+        with closing(self._submitted(Request(work, Claim(priority="batch"), threading.Event()))) as reading:
+            for _ in reading:
+                pass
+        return work.logits
+
+    def metrics(self) -> Metrics:
+        """Return what was counted since the engine was loaded."""
+        return self._scheduler.metrics()
 
     @property
-    def _session(self) -> Session:
-        if self._open_session is None:
+    def _scheduler(self) -> Scheduler:
+        if self._open_scheduler is None:
             raise EngineClosedError
-        return self._open_session
+        return self._open_scheduler
 
-    def _checked(self, prompt: Sequence[int], answer: int) -> NDArray[np.int64]:
+    def _submitted(self, request: Request) -> Generation:
+        generation = Generation(request)
+        self._scheduler.submit(request)
+        return generation
+
+    def _checked(self, prompt: Sequence[int], answer: int, adapter: Adapter | None) -> NDArray[np.int64]:
+        if adapter is not None:
+            adapter.check(self._manifest)
         ids = np.asarray(prompt, np.int64)
-        vocab_size, capacity = self._session.vocab_size, self.capacity
-        if not len(ids) or ids.min() < 0 or ids.max() >= vocab_size:
-            raise PromptError(len(ids), vocab_size)
-        if len(ids) + answer > capacity:
-            raise ContextOverflowError(len(ids), answer, capacity)
+        if not len(ids) or ids.min() < 0 or ids.max() >= self._vocab_size:
+            raise PromptError(len(ids), self._vocab_size)
+        if len(ids) + answer > self.capacity:
+            raise ContextOverflowError(len(ids), answer, self.capacity)
         return ids
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What was asked of the engine."""
-
-    prompt: NDArray[np.int64]
-    params: SamplingParams
-    cancel: threading.Event
-    keep: Keep
-
-
 class Generation:
-    """An answer under way: an iterator of token ids, and after its end why it ended and what it took."""
+    """An answer under way: an iterator of token ids, and after its end why it ended and what it took.
 
-    def __init__(
-        self, session: Session, prefixes: Prefixes, speculator: Speculator, turn: _Turn, request: _Request
-    ) -> None:
-        """Nothing runs before the first token is asked for."""
-        self._progress = _Progress(len(request.prompt))
-        self._tokens = _generate(session, prefixes, speculator, turn, request, self._progress)
+    What it says of itself is of the tokens that were fetched, however far the engine is ahead.
+    """
+
+    def __init__(self, request: Request) -> None:
+        """The request is not submitted yet."""
+        self._request = request
+        self._progress = request.work.progress
+        self._ended = False
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> int:
-        return next(self._tokens)
+        if self._ended or self._request.given_up:
+            raise StopIteration
+        said = self._request.out.get()
+        if isinstance(said, Exception):
+            self._ended = True
+            raise said
+        self._progress = said.progress
+        if said.token is None:
+            self._ended = True
+            raise StopIteration
+        return said.token
+
+    def __del__(self) -> None:
+        self.close()
 
     def close(self) -> None:
         """End it here; the cache keeps what was read and written so far."""
-        self._tokens.close()
+        self._request.dropped = True
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -202,103 +210,14 @@ class Generation:
     @property
     def usage(self) -> Usage:
         """What it has taken so far."""
-        progress = self._progress
-        return Usage(progress.prompt_tokens, progress.completion_tokens, progress.cached_tokens)
+        return self._progress.usage
 
     @property
     def timing(self) -> Timing:
-        """How long it has worked so far."""
-        return Timing(self._progress.prefill_s, self._progress.decode_s)
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What a generation tells of itself; apart from it, so that no cycle keeps one alive that was dropped."""
-
-    prompt_tokens: int
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    finish_reason: FinishReason = "cancelled"
-
-
-def _generate(
-    session: Session,
-    prefixes: Prefixes,
-    speculator: Speculator,
-    turn: _Turn,
-    request: _Request,
-    progress: _Progress,
-) -> Generator[int, None, None]:
-    prompt, params, cancel = request.prompt, request.params, request.cancel
-    writer = Writer(session, speculator, prompt, params)
-    said: list[int] = []
-    with turn:
-        started = perf_counter()
-        session.cache.keep_prefix(prompt)
-        prefixes.restore(session.cache, prompt)
-        progress.cached_tokens = session.cache.length
-        logits = _prefill(session, prompt[progress.cached_tokens :], cancel)
-        if logits is None:
-            return
-        prefixes.keep(session.cache, request.keep)
-        tokens = writer.begin(logits)
-        progress.prefill_s = perf_counter() - started
-        try:
-            while True:
-                room = params.max_tokens - len(said)
-                for token in tokens[:room]:
-                    if token in params.stop_ids:
-                        progress.finish_reason = "stop"
-                        return
-                    said.append(token)
-                    progress.completion_tokens = len(said)
-                    if len(said) == params.max_tokens:
-                        progress.finish_reason = "stop" if writer.ended and len(tokens) == room else "length"
-                    yield token
-                    if cancel.is_set():
-                        return
-                if len(tokens) >= room:
-                    return
-                if writer.ended:
-                    progress.finish_reason = "stop"
-                    return
-                started = perf_counter()
-                tokens = writer.step(room - len(tokens))
-                progress.decode_s += perf_counter() - started
-        finally:
-            speculator.remember(said)
-
-
-def _prefill(session: Session, ids: NDArray[np.int64], cancel: threading.Event) -> NDArray[np.float32] | None:
-    """Read ids in chunks and return the logits after the last; None when it was cancelled on the way."""
-    logits = None
-    for chunk in session.chunks(ids):
-        if cancel.is_set():
-            return None
-        logits = session.run(chunk)
-    return logits
+        """How long it has been computed so far."""
+        return self._progress.timing
 
 
 def _fingerprint(manifest: Manifest) -> str:
     """Return what the rows of a prefix depend on: the bundle's files, its cache, and what computes with them."""
     return hashlib.sha256(f"onnxruntime {VERSION} {manifest.to_json()}".encode()).hexdigest()
-
-
-class _Turn:
-    """A lock that refuses the thread that holds it instead of waiting for ever."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holder: int | None = None
-
-    def __enter__(self) -> None:
-        if self._holder == threading.get_ident():
-            raise EngineBusyError
-        self._lock.acquire()
-        self._holder = threading.get_ident()
-
-    def __exit__(self, *exception: object) -> None:
-        self._holder = None
-        self._lock.release()

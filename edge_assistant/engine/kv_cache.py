@@ -19,6 +19,9 @@ first four in common:
     prompt   11 12 13 14 99 98
     tokens   11 12 13 14  .  .  .  .  .        length 4, two tokens left to read
 
+Several sequences share the budget evenly, so all have one capacity. Their rows lie side by side: a layer's buffers are
+[sequences, n_kv_heads, rows, head_dim], and each sequence has its view of one (`slots`).
+
 A bounded layer drops rows (`window.py`), so a context that has outgrown it can be taken back by `REWINDABLE` tokens,
 not by any number. What a new prompt shares with it is kept where that goes back no farther; else all is read anew.
 """
@@ -27,7 +30,7 @@ from __future__ import annotations
 
 import mmap
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -45,38 +48,43 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64
 """A cache line, and the widest vector register."""
 
+Layer: TypeAlias = "tuple[NDArray[Any], NDArray[Any]]"
+"""Keys and values."""
 
-def capacity_of(manifest: Manifest, budget: int) -> int:
-    """Return how many tokens a budget in bytes holds, at most as many as the rotary tables cover.
+
+def capacity_of(manifest: Manifest, budget: int, sequences: int = 1) -> int:
+    """Return how many tokens each of some sequences holds that share a budget in bytes, at most `max_positions`.
 
     Raises:
         CacheBudgetError: Not one token fits.
     """
     size = manifest.cache_size
-    if budget < size.per_token:
-        raise CacheBudgetError(budget, size.per_token, size.max_positions, size.of(size.max_positions))
-    return size.holds(budget)
+    if budget < sequences * size.per_token:
+        whole = sequences * size.of(size.max_positions)
+        raise CacheBudgetError(budget, sequences * size.per_token, whole, size.max_positions)
+    return size.holds(budget // sequences)
+
+
+def slots(manifest: Manifest, capacity: int, sequences: int) -> tuple[list[Layer], list[KvCache]]:
+    """Allocate for so many sequences of `capacity` tokens each; pages become resident as they are first written.
+
+    Returns the buffers of each layer, [sequences, n_kv_heads, rows, head_dim], and the sequences, views of them.
+    """
+    layers = _buffers(manifest, capacity, sequences)
+    views = ([(key[n : n + 1], value[n : n + 1]) for key, value in layers] for n in range(sequences))
+    return layers, [KvCache(manifest, capacity, view) for view in views]
 
 
 class KvCache:
     """The buffers of one sequence, and the tokens whose keys and values they hold."""
 
-    def __init__(self, manifest: Manifest, capacity: int) -> None:
-        """Allocate for `capacity` tokens; pages become resident as they are first written."""
-        architecture, dtype = manifest.architecture, np.dtype(manifest.cache.type)
+    def __init__(self, manifest: Manifest, capacity: int, layers: list[Layer] | None = None) -> None:
+        """Hold `capacity` tokens in the layers given, or in buffers of its own."""
+        architecture = manifest.architecture
         self.capacity = capacity
-        self.layers: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self.layers = layers or _buffers(manifest, capacity, 1)
         """Keys and values of each layer, [1, n_kv_heads, rows, head_dim]."""
-        bounded: list[NDArray[Any]] = []
-        for layer in range(architecture.n_layers):
-            rows, window = capacity, architecture.window_of(layer)
-            if manifest.cache.window == "bounded" and window is not None:
-                rows = bounded_rows(window, capacity)
-            shape = (1, architecture.n_kv_heads, rows, architecture.head_dim)
-            zeros = _sparse if rows > capacity else _aligned
-            self.layers.append((zeros(shape, dtype), zeros(shape, dtype)))
-            if rows < capacity:
-                bounded += self.layers[-1]
+        bounded = [buffer for layer in self.layers for buffer in layer if buffer.shape[2] < capacity]
         window = architecture.sliding_window
         self._window = BoundedWindow(bounded, window) if bounded and window is not None else None
         self.tokens = np.zeros((1, capacity), np.int64)
@@ -147,16 +155,34 @@ class KvCache:
                 key[0, :, start:end] = keys
                 value[0, :, start:end] = values
 
+    def shared(self, prompt: NDArray[np.int64]) -> int:
+        """Return how many tokens `keep_prefix` would leave."""
+        shared = max(0, min(self.length, len(prompt) - 1))
+        differing = np.flatnonzero(self.tokens[0, :shared] != prompt[:shared])
+        shared = int(differing[0]) if len(differing) else shared
+        return shared if shared >= self.shortest() else 0
+
     def keep_prefix(self, prompt: NDArray[np.int64]) -> int:
         """Rewind to what the context and a prompt [n] have in common, or to nothing, and return what is left.
 
         The prompt's last token is never kept: it has to be run for its logits.
         """
-        shared = min(self.length, len(prompt) - 1)
-        differing = np.flatnonzero(self.tokens[0, :shared] != prompt[:shared])
-        shared = int(differing[0]) if len(differing) else shared
-        self.rewind(shared if shared >= self.shortest() else 0)
+        self.rewind(self.shared(prompt))
         return self.length
+
+
+def _buffers(manifest: Manifest, capacity: int, sequences: int) -> list[Layer]:
+    """Return keys and values of each layer, [sequences, n_kv_heads, rows, head_dim]."""
+    architecture, dtype = manifest.architecture, np.dtype(manifest.cache.type)
+    layers: list[Layer] = []
+    for layer in range(architecture.n_layers):
+        rows, window = capacity, architecture.window_of(layer)
+        if manifest.cache.window == "bounded" and window is not None:
+            rows = bounded_rows(window, capacity)
+        shape = (sequences, architecture.n_kv_heads, rows, architecture.head_dim)
+        zeros = _sparse if rows > capacity else _aligned
+        layers.append((zeros(shape, dtype), zeros(shape, dtype)))
+    return layers
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """Prefixes on disk: the first answer after a restart reads what an earlier process has computed.
 
 A file is one whole prefix, named by the hash of its tokens, in a folder that is named by what the rows depend on: the
-bundle with its cache, and the version of onnxruntime. So another bundle, or another setting, finds nothing of it.
+bundle with its cache, the adapter if there is one, and the version of onnxruntime. So another bundle, or another
+setting, finds nothing of it.
 
     b"EAPREFIX"  length of the header as 8 bytes, little endian
     header       JSON: version, type, shape [n_layers, 2, n_kv_heads, n, head_dim], sha256 of all that follows
@@ -64,6 +65,7 @@ class PrefixFiles:
         What other fingerprints have left there is deleted when the budget needs the room.
         """
         self._top, self._folder, self._budget = folder, folder / fingerprint, budget
+        self._fingerprint = fingerprint
         self._files: list[_File] = []
         self._writing: threading.Thread | None = None
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
@@ -73,6 +75,11 @@ class PrefixFiles:
                 _LOG.warning("%s is deleted, its prefix will be computed anew: %s", path, error)
                 with suppress(OSError):
                     path.unlink()
+
+    def of(self, adapter: str) -> PrefixFiles:
+        """Return the prefixes of the same bundle with an adapter, in the same budget, by the adapter's identity."""
+        fingerprint = hashlib.sha256(f"{self._fingerprint} {adapter}".encode()).hexdigest()
+        return PrefixFiles(self._top, fingerprint, self._budget)
 
     def find(self, tokens: NDArray[np.int64], longer_than: int) -> NDArray[Any] | None:
         """Return the rows of as many of the tokens [n] as a file holds, None where none holds more than so many."""

@@ -10,13 +10,14 @@ they have in common:
 
 A later prompt walks down as far as its tokens agree, and its rows are copied back: a copy where a prefill was. The tree
 stays within a budget in bytes; the leaf that was not used for longest goes first. Behind it stands a folder
-(`prefix_files.py`), so that what lasts outlives a restart.
+(`prefix_files.py`), so that what lasts outlives a restart. A prefix has an owner, the adapter that it was computed
+with: there is a tree for each, and nothing is one owner's that was another's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,33 +56,36 @@ class _Node:
 
 
 class RadixTree:
-    """Prefixes in memory, in at most `budget` bytes of rows."""
+    """Prefixes in memory, in at most `budget` bytes of rows, of all owners together."""
 
     def __init__(self, budget: int) -> None:
         """Start empty; a budget of 0 keeps nothing."""
         self._budget = budget
-        self._root = _Node(np.empty(0, np.int64), np.empty(0, np.uint8), None)
+        self._roots: dict[str, _Node] = {}
         self._clock = count(1)
         self.bytes = 0
 
-    def find(self, tokens: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
+    def find(self, tokens: NDArray[np.int64], owner: str = "") -> Iterator[NDArray[Any]]:
         """Yield the rows of as many of the tokens [n] as are held, in pieces from the first token on."""
-        for node, shared in self._path(tokens):
+        for node, shared in self._path(self._root(owner), tokens):
             yield node.rows[..., :shared, :]
 
-    def insert(self, tokens: NDArray[np.int64], rows_of: Callable[[int, int], NDArray[Any]]) -> None:
+    def insert(self, tokens: NDArray[np.int64], rows_of: Callable[[int, int], NDArray[Any]], owner: str = "") -> None:
         """Hold a prefix [n]; `rows_of(start, end)` copies the rows of its tokens out of the cache."""
-        node, held = self._root, 0
-        for step, shared in self._path(tokens):
+        node, held = self._root(owner), 0
+        for step, shared in self._path(node, tokens):
             held += shared
             node = step if shared == len(step.tokens) else self._split(step, shared)
         if held < len(tokens):
             self._grow(node, tokens[held:], rows_of(held, len(tokens)))
 
-    def _path(self, tokens: NDArray[np.int64]) -> list[tuple[_Node, int]]:
+    def _root(self, owner: str) -> _Node:
+        return self._roots.setdefault(owner, _Node(np.empty(0, np.int64), np.empty(0, np.uint8), None))
+
+    def _path(self, root: _Node, tokens: NDArray[np.int64]) -> list[tuple[_Node, int]]:
         """Return the nodes that tokens [n] lead through, and how many tokens of each they share; all count as used."""
         path: list[tuple[_Node, int]] = []
-        node, now, start = self._root, next(self._clock), 0
+        node, now, start = root, next(self._clock), 0
         while start < len(tokens) and (child := node.children.get(int(tokens[start]))):
             shared = common(child.tokens, tokens[start:])
             child.used = now
@@ -104,7 +108,8 @@ class RadixTree:
         if rows.nbytes > self._budget:
             return
         while self.bytes + rows.nbytes > self._budget:
-            leaf = min((one for one in self._leaves(self._root) if one is not parent), key=_last_used, default=None)
+            leaves = chain.from_iterable(map(self._leaves, self._roots.values()))
+            leaf = min((one for one in leaves if one is not parent), key=_last_used, default=None)
             if leaf is None:
                 return
             self._drop(leaf)
@@ -142,36 +147,43 @@ class Prefixes:
         """`budget` bounds what is held in memory, in bytes."""
         self._tree = RadixTree(budget)
         self._files = files
+        self._files_of: dict[str, PrefixFiles] = {}
 
-    def restore(self, cache: KvCache, prompt: NDArray[np.int64]) -> None:
-        """Extend the cache, whose context the prompt [n] begins with, by what is kept of the prompt.
+    def restore(self, cache: KvCache, prompt: NDArray[np.int64], owner: str = "") -> None:
+        """Extend the cache, whose context the prompt [n] begins with, by what is kept of the prompt for an owner.
 
         The prompt's last token is left out: it has to be run for its logits.
         """
         wanted = prompt[: min(len(prompt) - 1, cache.longest_prefix)]
         start = 0
-        for piece in self._tree.find(wanted):
+        for piece in self._tree.find(wanted, owner):
             start = _extend(cache, wanted, start, piece)
-        if (
-            self._files
-            and start < len(wanted)
-            and (rows := self._files.find(wanted, longer_than=cache.length)) is not None
-        ):
+        files = self._owned(owner)
+        if files and start < len(wanted) and (rows := files.find(wanted, longer_than=cache.length)) is not None:
             _extend(cache, wanted, 0, rows)
 
-    def keep(self, cache: KvCache, keep: Keep) -> None:
-        """Keep the first tokens of the cache's context."""
+    def keep(self, cache: KvCache, keep: Keep, owner: str = "") -> None:
+        """Keep the first tokens of the cache's context, which an owner has computed."""
         if keep.tokens < SHORTEST or not cache.holds_prefix(keep.tokens):
             return
         tokens = cache.context[: keep.tokens].copy()
-        self._tree.insert(tokens, cache.copy_rows)
-        if keep.lasting and self._files:
-            self._files.keep(tokens, lambda: cache.copy_rows(0, keep.tokens))
+        self._tree.insert(tokens, cache.copy_rows, owner)
+        if keep.lasting and (files := self._owned(owner)):
+            files.keep(tokens, lambda: cache.copy_rows(0, keep.tokens))
 
     def close(self) -> None:
         """Wait until what is being written is on disk."""
-        if self._files:
-            self._files.close()
+        for files in (self._files, *self._files_of.values()):
+            if files:
+                files.close()
+
+    def _owned(self, owner: str) -> PrefixFiles | None:
+        """Return the files of an adapter, which are read when it is first used; those of none are there already."""
+        if not owner or self._files is None:
+            return self._files
+        if owner not in self._files_of:
+            self._files_of[owner] = self._files.of(owner)
+        return self._files_of[owner]
 
 
 def _extend(cache: KvCache, tokens: NDArray[np.int64], start: int, rows: NDArray[Any]) -> int:

@@ -1,14 +1,21 @@
-"""The loaded graph, with the cache bound to it: with `runtime.py`, which loads it, all that knows onnxruntime.
+"""The loaded graph, with the caches bound to it: with `runtime.py`, which loads it, all that knows onnxruntime.
 
 Every layer's cache is bound as past and as present, the same memory, so a step copies nothing; the logits of the last
 position land in one buffer that the next step overwrites. What a step still has to bind is the tokens and the
 attention mask, both views of buffers that are allocated once.
+
+Several sequences are sessions of one graph. `Together` runs a step of one token for some of them at once: the graph
+takes rows of different lengths, each with a mask of its own, and reads the weights once. It takes caches that are rows
+of one buffer and stand side by side; one between them that has no step to do gets a token behind its end, which the
+next step overwrites. A row of a batch is computed as it would be alone, but for the last bits of a quantised product.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -18,13 +25,14 @@ from edge_assistant.engine.runtime import load_graph
 from edge_assistant.errors import BundleGraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from edge_assistant.bundle import Bundle, Manifest
     from edge_assistant.config import EngineSettings
-    from edge_assistant.engine.kv_cache import KvCache
+    from edge_assistant.engine.adapter import Adapter
+    from edge_assistant.engine.kv_cache import KvCache, Layer
 
 _ONNX_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)"}
 
@@ -45,7 +53,7 @@ class Session:
         Raises:
             BundleGraphError: onnxruntime cannot load the graph, or it is not the one the manifest describes.
         """
-        self.cache = cache
+        self.manifest = bundle.manifest
         self.vocab_size = bundle.manifest.architecture.vocab_size
         self._prefill_chunk = settings.prefill_chunk
         self._session = load_graph(bundle, settings, prepacked, profile)
@@ -53,9 +61,17 @@ class Session:
             raise BundleGraphError(bundle.graph_path, problems)
         self._mask = np.ones((1, cache.capacity), np.int64)
         self._logits: NDArray[np.float32] = np.empty((1, 1, self.vocab_size), np.float32)
-        self._step = self._bind_cache()
-        self._step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
-        self._rows_step = self._bind_cache()
+        self.bind(cache)
+
+    def another(self, cache: KvCache) -> Session:
+        """Return a session of the same graph for another sequence; the two must not run at the same time."""
+        session = copy(self)
+        session.bind(cache)
+        return session
+
+    def together(self, layers: Sequence[Layer], caches: Sequence[KvCache]) -> Together:
+        """Return the batched steps of sequences that are rows of `layers`; none may run meanwhile."""
+        return Together(self._session, layers, caches, self.vocab_size)
 
     def chunks(self, ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Cut tokens [n] into what one run reads of them; each is to be run before the next is asked for."""
@@ -67,12 +83,12 @@ class Session:
 
     def run(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [vocab] after the last, valid until the next run."""
-        self._feed(self._step, ids)
+        self._feed(self._bound.step, ids)
         return self._logits.reshape(-1)
 
     def run_rows(self, ids: NDArray[np.int64] | Sequence[int], rows: int) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [rows, vocab] after the last `rows` of them."""
-        binding = self._rows_step
+        binding = self._bound.rows_step
         # The output is declared with one row, which a buffer bound to it would be held against: let it be allocated.
         binding.bind_output(names.LOGITS, "cpu")
         # `bind_cpu_input` does not know inputs that have a default.
@@ -92,16 +108,99 @@ class Session:
             binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
             self._session.run_with_iobinding(binding)
 
-    def _bind_cache(self) -> ort.IOBinding:
-        # An OrtValue borrows the array's memory: the cache, which self holds, outlives the binding.
-        binding = self._session.io_binding()
-        for layer, (key, value) in enumerate(self.cache.layers):
-            keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
-            binding.bind_ortvalue_input(names.past_key(layer), keys)
-            binding.bind_ortvalue_output(names.present_key(layer), keys)
-            binding.bind_ortvalue_input(names.past_value(layer), values)
-            binding.bind_ortvalue_output(names.present_value(layer), values)
-        return binding
+    def bind(self, cache: KvCache, adapter: Adapter | None = None) -> None:
+        """Go on with another sequence, whose rows are those of an adapter."""
+        # An OrtValue borrows the array's memory: cache and adapter, which self holds, outlive the binding.
+        step, rows_step = (_bound(self._session, cache.layers, adapter) for _ in range(2))
+        step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
+        self.cache, self._bound = cache, _Bound(step, rows_step, adapter)
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """What it runs with, and has computed its cache with."""
+        return self._bound.adapter
+
+    def use(self, adapter: Adapter | None) -> None:
+        """Run with an adapter from here on, or with none; a change of it empties the cache.
+
+        Keys and values that one adapter made are no other's, not even where the tokens are the same.
+        """
+        if adapter is not self.adapter:
+            self.cache.rewind(0)
+            self.bind(self.cache, adapter)
+
+
+class _Bound(NamedTuple):
+    """What a step reads and writes beside its tokens; one value, so that no interrupt leaves half of it."""
+
+    step: ort.IOBinding
+    """Its logits are those of the last position, in one buffer."""
+    rows_step: ort.IOBinding
+    adapter: Adapter | None
+
+
+class Together:
+    """Steps of several sequences at once."""
+
+    def __init__(
+        self, session: ort.InferenceSession, layers: Sequence[Layer], caches: Sequence[KvCache], vocab_size: int
+    ) -> None:
+        """`layers` are buffers [sequences, n_kv_heads, rows, head_dim], `caches` the sequences in their order."""
+        self._session, self._layers, self._caches = session, layers, caches
+        self._logits: NDArray[np.float32] = np.empty((len(caches), 1, vocab_size), np.float32)
+        self._positions = np.arange(caches[0].capacity)
+        self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
+        self._adapter: Adapter | None = None
+
+    def run(self, tokens: Mapping[int, int], adapter: Adapter | None = None) -> NDArray[np.float32]:
+        """Append a token to each of some sequences, by their numbers, all of them of one adapter.
+
+        Returns the logits [n, vocab] after each, in the order of the numbers, valid until the next run.
+        """
+        first, end = min(tokens), max(tokens) + 1
+        caches = self._caches[first:end]
+        for number, cache in enumerate(caches, first):
+            if number not in tokens:
+                cache.rewind(cache.capacity - 1)  # room for the token that it gets behind its end
+        ids = np.array([[tokens.get(number, 0)] for number in range(first, end)], np.int64)
+        lengths = np.array([[cache.length + 1] for cache in caches])
+        binding = self._binding(first, end, adapter)
+        with ExitStack() as steps:
+            for number, token in tokens.items():
+                steps.enter_context(self._caches[number].step([token]))
+            binding.bind_cpu_input(names.INPUT_IDS, ids)
+            binding.bind_cpu_input(names.ATTENTION_MASK, (self._positions[: lengths.max()] < lengths).astype(np.int64))
+            self._session.run_with_iobinding(binding)
+        return self._logits[[number - first for number in sorted(tokens)], 0]
+
+    def _binding(self, first: int, end: int, adapter: Adapter | None) -> ort.IOBinding:
+        if adapter is not self._adapter:
+            self._bindings.clear()
+            self._adapter = adapter
+        if (first, end) not in self._bindings:
+            layers = [(key[first:end], value[first:end]) for key, value in self._layers]
+            binding = _bound(self._session, layers, adapter)
+            logits = ort.OrtValue.ortvalue_from_numpy(self._logits[: end - first])
+            binding.bind_ortvalue_output(names.LOGITS, logits)
+            self._bindings[first, end] = binding
+        return self._bindings[first, end]
+
+
+def _bound(session: ort.InferenceSession, layers: Sequence[Layer], adapter: Adapter | None) -> ort.IOBinding:
+    """Return a binding of a cache as past and as present, and of an adapter.
+
+    Inputs of matrices that the adapter leaves alone have a default of rank 0.
+    """
+    binding = session.io_binding()
+    for name, factor in (adapter.factors if adapter else {}).items():
+        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(factor))
+    for layer, (key, value) in enumerate(layers):
+        keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
+        binding.bind_ortvalue_input(names.past_key(layer), keys)
+        binding.bind_ortvalue_output(names.present_key(layer), keys)
+        binding.bind_ortvalue_input(names.past_value(layer), values)
+        binding.bind_ortvalue_output(names.present_value(layer), values)
+    return binding
 
 
 def _mismatches(session: ort.InferenceSession, manifest: Manifest) -> list[str]:
@@ -116,6 +215,11 @@ def _mismatches(session: ort.InferenceSession, manifest: Manifest) -> list[str]:
     }
     for name in (names.past_key, names.past_value, names.present_key, names.present_value):
         expected |= {name(layer): cache for layer in range(architecture.n_layers)}
+    for matrix in manifest.lora.matrices if manifest.lora else ():
+        row_size = names.matrix_shape(architecture, matrix).row_size
+        for layer in range(architecture.n_layers):
+            expected[names.lora_a(f"layers.{layer}.{matrix}")] = ("tensor(float)", row_size)
+            expected[names.lora_b(f"layers.{layer}.{matrix}")] = ("tensor(float)",)
     nodes = (*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs())
     found = {node.name: (node.type, *(size for size in node.shape if isinstance(size, int))) for node in nodes}
     return [

@@ -9,7 +9,8 @@ it would have been; a guess counts only if it is what was drawn, and what follow
     guess                                           in the hall
     drawn                                           in the kitchen     two tokens for one run, the third forgotten
 
-`Pace` says how many guesses pay: that depends on how many come true and on what a row more costs, which is measured.
+`Pace` says how many guesses pay: that depends on how many come true and on what a row more costs, which is measured. It
+says as well whether sequences had better take their steps together.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _ACCEPTED_AT_FIRST: Final = 0.5
 _ROW_AT_FIRST: Final = 0.4
 """What a row more is taken to cost before any was measured, in steps of one row."""
 _LEARNING: Final = 0.1
+_FORGETTING: Final = 0.001
+_COST_AT_MOST: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class Pace:
     """By the length of the match: how often the next token was the one that was guessed."""
     _step_s: float = 0.0
     _row: float = _ROW_AT_FIRST
+    _sequence: float = _ROW_AT_FIRST
+    """What a sequence more costs in a batch, in steps of one."""
 
     def worth(self, guess: Guess) -> int:
         """Return how many of the guesses to run, 0 where a single step is better."""
@@ -83,6 +88,22 @@ class Pace:
         elif self._step_s:
             row = (seconds / self._step_s - 1) / (rows - 1)
             self._row += _LEARNING * (max(row, 0.0) - self._row)
+
+    def together(self, more: int) -> bool:
+        """Return whether a batch that has `more` sequences more takes less time than a step of its own.
+
+        What did not pay is thought better of, a little at each time: it is tried again, now and then.
+        """
+        if self._sequence * more < 1:
+            return True
+        self._sequence -= _FORGETTING * (self._sequence - _ROW_AT_FIRST)
+        return False
+
+    def ran_together(self, sequences: int, seconds: float) -> None:
+        """Take in what a batch of so many sequences took; what else the machine did in it counts only so far."""
+        if self._step_s and sequences > 1:
+            cost = (seconds / self._step_s - 1) / (sequences - 1)
+            self._sequence += _LEARNING * (min(max(cost, 0.0), _COST_AT_MOST) - self._sequence)
 
     def came(self, guess: Guess, drawn: Sequence[int]) -> None:
         """Take in what was drawn where a guess was made, whether it was run or not."""

@@ -1,6 +1,7 @@
 """Writing an answer: what is due is run, what follows is drawn, and guesses and a grammar make steps longer.
 
-A step runs the tokens that the cache does not hold yet and, where that pays, some guesses behind them. Then every
+A step runs the tokens that the cache does not hold yet and, where that pays, some guesses behind them; where one token
+alone is to be run, it may be run together with those of other answers. Then every
 position is drawn in its turn, from its own logits and its own chance, as it would have been without guesses; the step
 ends at the first position that was not guessed, and the cache forgets the guesses from there on. What a grammar forces
 is not drawn but taken.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_assistant.engine.sampling import Sampler
+from edge_assistant.engine.speculate import Guess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,25 +23,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_assistant.engine.grammar import Match
+    from edge_assistant.engine.kv_cache import KvCache
     from edge_assistant.engine.sampling import SamplingParams
     from edge_assistant.engine.session import Session
     from edge_assistant.engine.speculate import Speculator
 
 
 class Writer:
-    """Writes one answer to a prompt that the session has read."""
+    """Writes one answer to a prompt that was read, in whichever session holds its context."""
 
     def __init__(
-        self, session: Session, speculator: Speculator, prompt: NDArray[np.int64], params: SamplingParams
+        self, speculator: Speculator, prompt: NDArray[np.int64], params: SamplingParams, vocab_size: int
     ) -> None:
-        self._session, self._speculator = session, speculator
-        self._sampler = Sampler(params, session.vocab_size)
+        self._speculator = speculator
+        self._sampler = Sampler(params, vocab_size)
         self._sampler.see(prompt)
         self._match = params.grammar.begin() if params.grammar else None
         self._stop_ids = params.stop_ids
         self._position = len(prompt)
-        self._due: list[int] = []
+        self.due: list[int] = []
         """Tokens of the answer that the cache does not hold."""
+        self._guess = Guess()
+        self._guessed: Sequence[int] = ()
+        """Those of the guess that pay."""
 
     @property
     def ended(self) -> bool:
@@ -48,22 +54,34 @@ class Writer:
 
     def begin(self, logits: NDArray[np.float32]) -> list[int]:
         """Return the first tokens of the answer, at least one, from the logits [vocab] after the prompt."""
-        self._due = self._next(logits)
-        return self._due
+        self.due = self._next(logits)
+        return self.due
 
-    def step(self, room: int) -> list[int]:
-        """Return the tokens that follow those returned before, at least one; more than `room` will not be used."""
-        session, due = self._session, self._due
-        guess = self._speculator.guess(session.cache.context, due, room - 1)
-        count = self._speculator.pace.worth(guess)
-        guessed = guess.tokens[:count]
+    def guess(self, context: NDArray[np.int64], room: int) -> int:
+        """Guess what follows a context [n] and what is due; return how many tokens the next run has with that.
+
+        More than `room` tokens will not be used of what it brings.
+        """
+        self._guess = self._speculator.guess(context, self.due, room - 1)
+        self._guessed = self._guess.tokens[: self._speculator.pace.worth(self._guess)]
+        return len(self.due) + len(self._guessed)
+
+    def step(self, session: Session) -> list[int]:
+        """Run what is due and guessed; return the tokens that follow those returned before, at least one."""
+        count = len(self._guessed)
+        ids = [*self.due, *self._guessed]
         started = perf_counter()
-        rows = session.run_rows([*due, *guessed], count + 1) if count else session.run(due)[np.newaxis]
-        self._speculator.pace.ran(len(due) + count, perf_counter() - started)
-        drawn, accepted = self._drawn(rows, guessed)
-        session.cache.rewind(session.cache.length - count + accepted)
-        self._speculator.came(guess, count, accepted, drawn)
-        self._due = drawn[accepted:]
+        rows = session.run_rows(ids, count + 1) if count else session.run(ids)[np.newaxis]
+        self._speculator.pace.ran(len(ids), perf_counter() - started)
+        return self.draw(session.cache, rows)
+
+    def draw(self, cache: KvCache, rows: NDArray[np.float32]) -> list[int]:
+        """Return the tokens that follow, from the logits [1 + guesses, vocab] of what was run at the cache's end."""
+        count = len(self._guessed)
+        drawn, accepted = self._drawn(rows, self._guessed)
+        cache.rewind(cache.length - count + accepted)
+        self._speculator.came(self._guess, count, accepted, drawn)
+        self.due = drawn[accepted:]
         return drawn
 
     def _drawn(self, rows: NDArray[np.float32], guessed: Sequence[int]) -> tuple[list[int], int]:

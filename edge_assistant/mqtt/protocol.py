@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_assistant.assistant import Ask
-from edge_assistant.errors import ContextOverflowError, EdgeAssistantError, RequestError
+from edge_assistant.errors import ContextOverflowError, EdgeAssistantError, EngineBusyError, RequestError
 from edge_assistant.home.timers import Timer
 from edge_assistant.home.values import one_line
 
@@ -59,6 +59,8 @@ class ErrorAnswer:
     @classmethod
     def of(cls, question_id: str, error: EdgeAssistantError) -> ErrorAnswer:
         """Return the answer to a question that the assistant failed at."""
+        if isinstance(error, EngineBusyError):
+            return cls(question_id, "busy", str(error), round(error.retry_after_s, 1))
         code = "context_overflow" if isinstance(error, ContextOverflowError) else "model"
         return cls(question_id, code, str(error))
 

@@ -18,7 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from edge_assistant.bundle import SEEN_FILE, Bundle
-from edge_assistant.engine import Constraint, Engine, FinishReason, Grammars, Keep, SamplingParams, Timing, Usage
+from edge_assistant.engine import (
+    Adapter,
+    Claim,
+    Constraint,
+    Engine,
+    FinishReason,
+    Grammars,
+    Keep,
+    Metrics,
+    SamplingParams,
+    Timing,
+    Usage,
+)
 from edge_assistant.errors import ConversationError, ToolCallError
 from edge_assistant.text.conversation import checked, role_of
 from edge_assistant.text.instruct import BOS, EOS, InstructFormat
@@ -46,14 +58,15 @@ class Reply:
 
 
 class ChatModel:
-    """A loaded model; threads may share it, and take turns."""
+    """A loaded model; threads may share it, each with a conversation of its own."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, tokenizer: Tokenizer) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, tokenizer: Tokenizer, adapter: Adapter | None = None) -> None:
         """Take what `load` has made; the engine is closed with the model."""
         self.manifest = bundle.manifest
         self._tokenizer_path = bundle.tokenizer_path
         self._engine = engine
         self._tokenizer = tokenizer
+        self._adapter = adapter
         self._format = InstructFormat.named(self.manifest.instruct) if self.manifest.instruct else Completion()
         self._stop_ids = self._format.stop_ids(tokenizer)
         self._marks = self._format.marks(tokenizer)
@@ -64,6 +77,7 @@ class ChatModel:
         model: Bundle | Path,
         settings: EngineSettings,
         state: Path | None = None,
+        adapter: Path | None = None,
         *,
         prepacked: Path | None = None,
     ) -> Self:
@@ -71,12 +85,17 @@ class ChatModel:
 
         The directory `state` remembers which files were hashed (see Bundle.open), and keeps what prompts begin with.
 
+        `adapter` is the file of a LoRA adapter, with which it answers where a request names none.
+
         Raises:
             BundleError, CacheBudgetError, TextError: The bundle cannot be used; each says why.
+            LoraError: The adapter cannot be used with it.
         """
         bundle = model if isinstance(model, Bundle) else Bundle.open(model, state and state / SEEN_FILE)
         tokenizer = Tokenizer(bundle.tokenizer_path)
-        return cls(bundle, Engine.load(bundle, settings, state and state / "prefixes", prepacked=prepacked), tokenizer)
+        tuned = None if adapter is None else Adapter.load(adapter, bundle.manifest)
+        engine = Engine.load(bundle, settings, state and state / "prefixes", prepacked=prepacked)
+        return cls(bundle, engine, tokenizer, tuned)
 
     def __enter__(self) -> Self:
         return self
@@ -93,11 +112,19 @@ class ChatModel:
         """How many tokens a prompt and its reply may have together."""
         return self._engine.capacity
 
+    def metrics(self) -> Metrics:
+        """Return what the engine has counted."""
+        return self._engine.metrics()
+
+    def load_adapter(self, path: Path) -> Adapter:
+        """Read a LoRA adapter for `chat`; LoraError where it cannot be used with this model."""
+        return self._engine.load_adapter(path)
+
     def count(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
         """Return how many tokens the conversation is as a prompt; ConversationError as for `chat`."""
         return len(self._prompt(messages, tools))
 
-    def chat(
+    def chat(  # noqa: PLR0913 - each is a choice of its own, and all have a default
         self,
         messages: Sequence[Message],
         tools: Sequence[Tool],
@@ -107,19 +134,25 @@ class ChatModel:
         cancel: threading.Event | None = None,
         stop: Sequence[str] = (),
         constraint: Constraint | None = None,
+        claim: Claim | None = None,
+        adapter: Adapter | None = None,
     ) -> Reply:
         """Answer a conversation that ends with a user or a tool's result.
 
         `on_text` is given the text as it comes, in whole characters; calls and thoughts are never part of it. `stop`
         are strings that end the reply and are not part of it; they are looked for in text, not in calls or thoughts.
         With a `constraint` the reply calls nothing, and its text is as that says: whole where `finish_reason` is
-        `stop`, a part of it else. Without one, calls are of the `tools` and with arguments as these say.
+        `stop`, a part of it else. Without one, calls are of the `tools` and with arguments as these say. `claim` says
+        for whom it is and how urgent. An `adapter` takes
+        the place of the one the model was loaded with, for this reply.
 
         Raises:
             GrammarError: The constraint, or a tool's schema, cannot be held to; nothing was computed.
             ConversationError: The model's format cannot hold the conversation.
             ContextOverflowError: It is too long; nothing was computed.
+            EngineBusyError, DeadlineError: Others are first; see `Engine.generate`.
             ToolCallError: The model called a tool in a way that cannot be read.
+            LoraError: The adapter was loaded for another model.
         """
         prompt = self._prompt(messages, tools)
         if constraint is None and tools and self._marks.calls is not None:
@@ -133,7 +166,8 @@ class ChatModel:
         params = replace(params, stop_ids=params.stop_ids | self._stop_ids, grammar=grammar)
         writer = _Writer(self._tokenizer, stop, self._marks, on_text)
         keep = self._comes_again(messages, tools, prompt)
-        with closing(self._engine.generate(prompt, params, cancel, keep)) as generation:
+        adapter = adapter or self._adapter
+        with closing(self._engine.generate(prompt, params, cancel, keep, claim, adapter=adapter)) as generation:
             for token_id in generation:
                 writer.push(token_id)
                 if writer.stopped:

@@ -109,6 +109,22 @@ class Adapter:
             base_model=lora.base_model_name_or_path,
         )
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The canonical names of the matrices that it changes."""
+        return tuple(self._updates)
+
+    def factors(self, name: str) -> tuple[Float32, Float32]:
+        """Return what makes a matrix's change, A [row_size, rank] and scaling times B [rank, n_rows]: x A B is added.
+
+        Raises:
+            AdapterError: The adapter holds numbers that are not finite.
+            CheckpointError: The file has changed since it was opened.
+        """
+        update = self._updates[name]
+        left, right = self._read(update.a).T, update.scaling * self._read(update.b).T
+        return np.ascontiguousarray(left, np.float32), np.ascontiguousarray(right, np.float32)
+
     def merge(self, name: str, weight: Float32, rows: slice | None = None) -> Float32:
         """Return what a tensor's rows become, given as they are; `weight` may be changed in place.
 

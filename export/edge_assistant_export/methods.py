@@ -59,6 +59,10 @@ class Method(Protocol):
     def finds_zero_points(self) -> bool:
         """Whether blocks may have zero points of their own."""
 
+    @property
+    def scales_channels(self) -> bool:
+        """Whether what a matrix reads is no longer what the checkpoint's reads."""
+
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix, and return the model that was rounded: the checkpoint, or the same function of it."""
 
@@ -70,6 +74,7 @@ class Nearest:
     rounding: Rounding
     finds_zero_points: bool
     reads_text: bool = False
+    scales_channels: bool = False
 
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix."""
@@ -90,6 +95,7 @@ class Gptq:
 
     reads_text: bool = True
     finds_zero_points: bool = True
+    scales_channels: bool = False
 
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix on the texts' way through the layers; experts that no text reached by least squares."""
@@ -114,6 +120,7 @@ class Awq:
 
     reads_text: bool = True
     finds_zero_points: bool = True
+    scales_channels: bool = True
 
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix of the scaled model."""

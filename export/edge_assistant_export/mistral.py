@@ -32,7 +32,10 @@ from edge_assistant.bundle import (
     LOGITS,
     LOGITS_TO_KEEP,
     Architecture,
+    LoraSpec,
     Quantization,
+    lora_a,
+    lora_b,
     past_key,
     past_value,
     present_key,
@@ -62,14 +65,17 @@ def build_graph(
     cache_scales: CacheScales | None = None,
     *,
     bounded_window: bool = False,
+    lora: LoraSpec | None = None,
 ) -> ir.Model:
     """Return the graph whose weights lie where `weights` says.
 
     `norm` gives the vectors of the RMS norms by their canonical names; `cache_scales` make the cache int8. With
     `bounded_window` layers that have a window drop what has left it: their past and present are one buffer, at least as
-    long as the window and as much longer as its owner likes.
+    long as the window and as much longer as its owner likes. `lora` says which matrices take an adapter's factors.
     """
-    return _Mistral(architecture, quantization, weights, norm, cache_scales, bounded_window=bounded_window).build()
+    return _Mistral(
+        architecture, quantization, weights, norm, cache_scales, bounded_window=bounded_window, lora=lora
+    ).build()
 
 
 class _Lengths(NamedTuple):
@@ -95,6 +101,7 @@ class _Mistral:
         cache_scales: CacheScales | None,
         *,
         bounded_window: bool,
+        lora: LoraSpec | None,
     ) -> None:
         self.architecture = architecture
         self.quantization = quantization
@@ -102,6 +109,7 @@ class _Mistral:
         self.norm = norm
         self.cache_scales = cache_scales
         self.bounded_layers = architecture.windowed_layers if bounded_window else ()
+        self.lora_matrices = lora.matrices if lora else ()
         self.graph = GraphWriter("mistral", weights.file)
 
     def build(self) -> ir.Model:
@@ -126,7 +134,7 @@ class _Mistral:
                 attended, residual = (
                     self._slice(value, start, _END, axis=1, name=f"{value.name}_kept") for value in (attended, residual)
                 )
-            output = self._matmul(attended, layer.o, f"{at}o_out")
+            output = self._project(attended, layer.o, f"{at}o")
             normed, residual = self._add_and_norm(output, residual, f"{at}ffn_norm")
             output = self._feed_forward(normed, layer.feed_forward, at)
             following = "norm" if number == last else f"layers.{number + 1}.attention_norm"
@@ -243,13 +251,26 @@ class _Mistral:
             accuracy_level=self.quantization.accuracy_level,
         )
 
+    def _project(self, value: ir.Value, matrix: Matrix, name: str) -> ir.Value:
+        """Return the product with a matrix of a layer, and with an adapter's factors where the graph takes any."""
+        output = self._matmul(value, matrix, f"{name}_out")
+        if name.rpartition(".")[2] not in self.lora_matrices:
+            return output
+        graph, rank = self.graph, f"{name}.rank"
+        # By default nothing times nothing: a column of zeros, which is broadcast, and costs less than a matrix of them.
+        defaults = np.zeros((matrix.row_size, 0), np.float32), np.zeros((0, 1), np.float32)
+        a = graph.input(lora_a(name), ir.DataType.FLOAT, (matrix.row_size, rank), defaults[0])
+        b = graph.input(lora_b(name), ir.DataType.FLOAT, (rank, f"{name}.rows"), defaults[1])
+        change = graph.node("MatMul", [graph.node("MatMul", [value, a], f"{name}_narrow"), b], f"{name}_change")
+        return graph.node("Add", [output, change], f"{name}_adapted")
+
     def _attention(
         self, number: int, normed: ir.Value, past: tuple[ir.Value, ir.Value], lengths: _Lengths
     ) -> tuple[ir.Value, ...]:
         """Return the attended values [batch, seq, n_heads * head_dim] and the present keys and values."""
         architecture = self.architecture
         at = f"layers.{number}."
-        qkv = self._matmul(normed, self.weights.layers[number].qkv, f"{at}qkv_out")
+        qkv = self._project(normed, self.weights.layers[number].qkv, f"{at}qkv")
         attributes: dict[str, int | float | str] = {
             "num_heads": architecture.n_heads,
             "kv_num_heads": architecture.n_kv_heads,
@@ -316,7 +337,7 @@ class _Mistral:
         graph = self.graph
         if isinstance(matrices, ExpertMatrices):
             return mixture(graph, self.architecture, matrices, self.quantization.accuracy_level, normed, at)
-        gate_up = self._matmul(normed, matrices.gate_up, f"{at}gate_up_out")
+        gate_up = self._project(normed, matrices.gate_up, f"{at}gate_up")
         gate, up = graph.nodes("Split", [gate_up], (f"{at}gate", f"{at}up"), axis=-1, num_outputs=2)
         silu = graph.node("Mul", [gate, graph.node("Sigmoid", [gate], f"{at}sigmoid")], f"{at}silu")
-        return self._matmul(graph.node("Mul", [silu, up], f"{at}gated"), matrices.down, f"{at}down_out")
+        return self._project(graph.node("Mul", [silu, up], f"{at}gated"), matrices.down, f"{at}down")

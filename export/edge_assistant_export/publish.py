@@ -110,8 +110,12 @@ def publish(folder: Path, out: Path) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a small file, which is at every moment either the old one or the new one."""
     partial = path.with_name(f".{path.name}.partial")
-    write_file(partial, content)
-    partial.replace(path)
+    try:
+        write_file(partial, content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 

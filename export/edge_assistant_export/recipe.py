@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from edge_assistant.bundle import Architecture, CacheSpec, InstructVersion, Quantization
+from edge_assistant.bundle import Architecture, CacheSpec, InstructVersion, LoraSpec, Quantization
 from edge_assistant.errors import RecipeError
 from edge_assistant_export.methods import LEAST_SQUARES, METHODS, Method
 from edge_assistant_export.weights import plan_weights
@@ -57,6 +57,8 @@ class Recipe:
     """The format of a chat; None: what the checkpoint's tokenizer shows."""
     licence: str | None = None
     """None: what the checkpoint says."""
+    lora_rank: int | None = None
+    """The highest rank of the LoRA adapters that the graph takes while it runs; None: it takes none."""
 
     def __post_init__(self) -> None:
         """Refuse what no kernel knows."""
@@ -71,6 +73,11 @@ class Recipe:
             raise RecipeError("zero_points", f"used with method {self.method}", "method least_squares")
         if self.sequence_length is not None and self.sequence_length < 1:
             raise RecipeError("sequence_length", self.sequence_length, 1)
+        if self.lora_rank is not None and self.lora_rank < 1:
+            raise RecipeError("lora_rank", self.lora_rank, 1)
+        if self.lora_rank is not None and self.rounding.scales_channels:
+            mend = f"none, as method {self.method} scales the inputs that an adapter was trained on"
+            raise RecipeError("lora_rank", self.lora_rank, mend)
         if self.eight_bits and self.bits != 4:
             raise RecipeError("eight_bits", ",".join(self.eight_bits), f"none, as bits is {self.bits}")
         if self.small_blocks and self.bits == 32:
@@ -132,6 +139,12 @@ class Recipe:
         """Return how the graph keeps keys and values; where no layer has a window, `window_cache` says nothing."""
         window = self.window_cache if architecture.windowed_layers else None
         return CacheSpec("float32" if self.cache == "float" else "int8", window)
+
+    def lora(self, architecture: Architecture) -> LoraSpec | None:
+        """Return which matrices take an adapter: of a mixture not its experts, whose products are one op."""
+        if self.lora_rank is None:
+            return None
+        return LoraSpec(self.lora_rank, ("qkv", "o") if architecture.n_experts else ("qkv", "o", "gate_up", "down"))
 
     def positions(self, architecture: Architecture) -> int:
         """Return how many positions the bundle covers: never more than the checkpoint was made for.

@@ -52,6 +52,7 @@ class Given(TypedDict, total=False):
     sequence_length: int
     instruct: InstructVersion
     licence: str
+    lora_rank: int
 
 
 Weighed = Literal["exact", "fast enough", "fastest", "smallest"]

@@ -122,7 +122,13 @@ def export(
             scales = cache_scales(rounded, texts) if recipe.cache == "int8" else None
             bounded = manifest.cache.window == "bounded"
             model = build_graph(
-                manifest.architecture, manifest.quantization, weights, rounded.tensor, scales, bounded_window=bounded
+                manifest.architecture,
+                manifest.quantization,
+                weights,
+                rounded.tensor,
+                scales,
+                bounded_window=bounded,
+                lora=manifest.lora,
             )
             write_file(folder / GRAPH_FILE, serialize(model))
             write_file(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
@@ -162,6 +168,7 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
         assistant=checkpoint.assistant,
         files={},
         quality=None,
+        lora=recipe.lora(architecture),
     )
 
 

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from edge_assistant import cli
 from edge_assistant.assistant import Answer
+from edge_assistant.bundle import Bundle
 from edge_assistant.cli.ask import DryRun
 from edge_assistant.home.registry import Device, Home
 
@@ -28,7 +29,7 @@ def talker(tiny_checkpoint, export_bundle, tmp_path_factory) -> Path:
     weights = load_file(checkpoint / "model.safetensors")
     weights["lm_head.weight"][vocabulary["[TOOL_CALLS]"]] = 0
     save_file(weights, checkpoint / "model.safetensors")
-    return export_bundle(checkpoint, bits=32, instruct="v7-tekken").path
+    return export_bundle(checkpoint, bits=32, instruct="v7-tekken", lora_rank=4).path
 
 
 @pytest.fixture
@@ -92,6 +93,31 @@ def test_a_chat_remembers_what_was_said_and_ends_with_its_input(
     asked = capsys.readouterr().out
     assert asked == 2 * asked[: len(asked) // 2]
     assert chatted != asked
+
+
+def test_an_adapter_is_that_of_the_option_else_of_the_settings_that_name_the_model(
+    talker: Path, lora_file, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(lora_file(tmp_path / f"{seed}.npz", Bundle.open(talker), seed)) for seed in range(2)]
+
+    def answer(*options: str) -> str:
+        assert cli.main(["ask", *options, "is the light on?"]) == cli.OK
+        return capsys.readouterr().out
+
+    named = ("--model", str(talker))
+    without, *tuned = answer(*named), *(answer(*named, "--adapter", file) for file in files)
+    assert len({without, *tuned}) == 3
+    monkeypatch.setenv("EDGE_ASSISTANT_MODEL__NAME", str(talker))
+    monkeypatch.setenv("EDGE_ASSISTANT_MODEL__ADAPTER", files[0])
+    assert [answer(), answer("--adapter", files[1]), answer(*named)] == [tuned[0], tuned[1], without]
+
+
+def test_an_adapter_of_another_bundle_is_an_error(
+    words: list[str], tiny_bundle, lora_file, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = lora_file(tmp_path / "other.npz", tiny_bundle(lora_rank=4))
+    assert cli.main([*words, "--adapter", str(file), "is the light on?"]) == cli.FAILED
+    assert "other.npz was made for other weights" in capsys.readouterr().err
 
 
 async def test_a_dry_run_invents_no_state_that_the_device_does_not_report() -> None:

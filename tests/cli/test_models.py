@@ -19,6 +19,7 @@ from edge_assistant.bundle import (
     SpeechManifest,
     SpeechTokens,
 )
+from edge_assistant.engine import Adapter
 
 
 @pytest.fixture
@@ -64,7 +65,10 @@ def test_inspect_says_how_much_context_the_settings_give(
 ) -> None:
     monkeypatch.setenv("EDGE_ASSISTANT_ENGINE__KV_CACHE_BYTES", "51200")
     assert cli.main(["models", "inspect", str(bundle)]) == cli.OK
-    assert "512 bytes a token, 100 of 512 tokens in 51200 bytes" in capsys.readouterr().out
+    assert "512 bytes a token, 100 of 512 tokens in 51200 bytes\n" in capsys.readouterr().out
+    monkeypatch.setenv("EDGE_ASSISTANT_ENGINE__SEQUENCES", "3")
+    assert cli.main(["models", "inspect", str(bundle)]) == cli.OK
+    assert "33 of 512 tokens in 51200 bytes for each of 3 sequences\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("kinds", "beyond"), [(("sliding",) * 2, 0), (("full", "sliding"), 256)])
@@ -84,6 +88,13 @@ def test_inspect_names_the_matrices_that_are_stored_better(tiny_bundle, capsys: 
     assert "weights:    4 bit in blocks of 64\n" in out
     assert "8 bit:      embedding, lm_head\n" in out
     assert "block 32:   layers.0.o\n" in out
+
+
+def test_inspect_names_the_adapters_that_a_graph_takes(tiny_bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "inspect", str(tiny_bundle(lora_rank=4).path)]) == cli.OK
+    assert "adapters:   up to rank 4 in qkv, o, gate_up, down\n" in capsys.readouterr().out
+    assert cli.main(["models", "inspect", str(tiny_bundle().path)]) == cli.OK
+    assert "adapters" not in capsys.readouterr().out
 
 
 def test_inspect_as_json_is_the_manifest(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +125,14 @@ def test_bench_prints_a_line_for_each_operator(bundle: Path, capsys: pytest.Capt
     lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
     assert float(lines["ceiling_tokens_per_s"]) > 0
     assert lines["  GroupQueryAttention"].endswith("%")
+
+
+def test_bench_counts_an_adapter(tiny_bundle, lora_file, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tiny_bundle(lora_rank=4)
+    file = lora_file(tmp_path / "some.npz", bundle)
+    words = ["bench", "--model", str(bundle.path), "--prompt-tokens", "20", "--new-tokens", "5", "--json"]
+    assert cli.main([*words, "--adapter", str(file)]) == cli.OK
+    assert json.loads(capsys.readouterr().out)["adapter_bytes"] == Adapter.load(file, bundle.manifest).nbytes
 
 
 @pytest.fixture

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 import pytest
 
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, SamplingParams, Usage
+from edge_assistant.engine.session import Session
 from edge_assistant.errors import (
     CacheBudgetError,
     ContextOverflowError,
-    EngineBusyError,
     EngineClosedError,
     PromptError,
 )
@@ -28,18 +28,6 @@ ONCE_UPON_A_TIME = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
     "One day, she saw a big, red ball."
 )
-
-
-class CancelledAt(threading.Event):
-    """An event that is found set the n-th time it is looked at: a cancellation at a known place."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = looks
-
-    def is_set(self) -> bool:
-        self.looks -= 1
-        return self.looks < 0
 
 
 @pytest.fixture
@@ -83,7 +71,12 @@ def test_greedy_takes_the_best_of_the_scores(engine):
     assert list(scores.argmax(axis=1)[len(PROMPT) - 1 : -1]) == answer
 
 
-def test_usage_counts_what_was_in_the_cache(engine):
+def test_usage_counts_what_was_in_the_cache(tiny_bundle):
+    with Engine.load(tiny_bundle(), EngineSettings(threads=1, sequences=1)) as engine:
+        usage_is_counted(engine)
+
+
+def usage_is_counted(engine):
     first = engine.generate(PROMPT, GREEDY)
     answer = list(first)
     assert first.usage == Usage(40, 30, 0)
@@ -130,17 +123,36 @@ def test_the_last_token_of_all_ends_it_by_length_unless_it_stops(engine):
     assert (first.finish_reason, first.usage.completion_tokens) == ("stop", 0)
 
 
-@pytest.mark.parametrize("looks", [0, 1, 2, 3, 4, 10])
-def test_a_cancelled_answer_is_a_beginning_and_leaves_the_cache_whole(engine, tiny_bundle, looks):
-    """40 tokens are read in three chunks, so the event is looked at thrice before the first token."""
-    whole = fresh(tiny_bundle())
-    generation = engine.generate(PROMPT, GREEDY, CancelledAt(looks))
-    answer = list(generation)
-    assert answer == whole[: max(0, looks - 2)]
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_reading_that_is_cancelled_leaves_what_was_read(engine, tiny_bundle, monkeypatch, chunks):
+    cancel, runs, run = threading.Event(), count(1), Session.run
+
+    def cancelling(session, ids):
+        logits = run(session, ids)
+        if next(runs) == chunks:
+            cancel.set()
+        return logits
+
+    monkeypatch.setattr(Session, "run", cancelling)
+    generation = engine.generate(PROMPT, GREEDY, cancel)
+    assert list(generation) == []
     assert generation.finish_reason == "cancelled"
     again = engine.generate(PROMPT, GREEDY)
+    assert list(again) == fresh(tiny_bundle())
+    assert again.usage.cached_tokens == 16 * chunks
+
+
+@pytest.mark.parametrize("taken", [1, 2, 10])
+def test_a_cancelled_answer_is_a_beginning_and_leaves_the_cache_whole(engine, tiny_bundle, taken):
+    whole, cancel = fresh(tiny_bundle()), threading.Event()
+    generation = engine.generate(PROMPT, GREEDY, cancel)
+    answer = list(islice(generation, taken))
+    cancel.set()
+    assert answer + list(generation) == whole[:taken]
+    assert (generation.finish_reason, generation.usage.completion_tokens) == ("cancelled", taken)
+    again = engine.generate(PROMPT, GREEDY)
     assert list(again) == whole
-    assert again.usage.cached_tokens == min(16 * looks, 39)
+    assert again.usage.cached_tokens == 39
 
 
 def test_cancelling_from_another_thread_ends_it(engine):
@@ -186,13 +198,13 @@ def test_threads_take_turns(engine, tiny_bundle):
     assert answers == expected
 
 
-def test_a_thread_that_would_wait_for_itself_is_told(engine):
-    generation = engine.generate(PROMPT, GREEDY)
-    next(generation)
-    for ask in (lambda: next(engine.generate(PROMPT, GREEDY)), lambda: engine.score(PROMPT), engine.close):
-        with pytest.raises(EngineBusyError):
-            ask()
-    assert len(list(generation)) == 29
+def test_a_thread_may_have_several_under_way(engine, tiny_bundle):
+    prompts = [PROMPT, PROMPT[:20], PROMPT[::-1], PROMPT[5:], PROMPT[3:]]
+    generations = [engine.generate(prompt, GREEDY) for prompt in prompts]
+    interleaved = list(zip(*generations, strict=True))
+    assert [list(answer) for answer in zip(*interleaved, strict=True)] == [
+        fresh(tiny_bundle(), prompt) for prompt in prompts
+    ]
 
 
 def test_the_context_may_be_filled_to_the_last_token_and_no_further(engine):
@@ -223,7 +235,8 @@ def test_a_bounded_window_says_what_the_full_length_variant_says(tiny_bundle, ca
     ids = np.random.default_rng(3).integers(14, 270, 1600)
     prompts, answers = (ids, ids[:1200], np.append(ids[:800], 20)), []
     for kind, cached in (("bounded", [0, 1199, 0]), ("full", [0, 1199, 800])):
-        with Engine.load(tiny_bundle(shape, window_cache=kind, cache=cache), EngineSettings(threads=1)) as engine:
+        settings = EngineSettings(threads=1, sequences=1)
+        with Engine.load(tiny_bundle(shape, window_cache=kind, cache=cache), settings) as engine:
             generations = [engine.generate(prompt, SamplingParams(max_tokens=100)) for prompt in prompts]
             answers.append([list(generation) for generation in generations])
         assert [generation.usage.cached_tokens for generation in generations] == cached

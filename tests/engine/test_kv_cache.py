@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_assistant.bundle import REWINDABLE, Architecture, CacheSpec, Manifest, Quantization, Source, bounded_rows
-from edge_assistant.engine.kv_cache import KvCache, capacity_of
+from edge_assistant.engine.kv_cache import KvCache, capacity_of, slots
 from edge_assistant.errors import CacheBudgetError
 
 MISTRAL_7B = {"n_layers": 32, "n_heads": 32, "n_kv_heads": 8, "head_dim": 128, "max_positions": 32768}
@@ -141,3 +141,43 @@ def test_rewinding_never_goes_forward():
     assert cache.length == 5
     cache.rewind(2)
     assert cache.length == 2
+
+
+def test_sequences_are_rows_of_one_buffer():
+    layers, caches = slots(manifest(), 12, 3)
+    for number, cache in enumerate(caches):
+        for buffers, whole in zip(cache.layers, layers, strict=True):
+            for buffer, all_rows in zip(buffers, whole, strict=True):
+                assert all_rows.shape == (3, 2, 12, 8)
+                buffer[:] = number
+                assert buffer.flags.c_contiguous
+    for whole in layers:
+        for all_rows in whole:
+            assert [set(rows.flat) for rows in all_rows] == [{0}, {1}, {2}]
+
+
+@given(budget=st.integers(1, 2**20), sequences=st.integers(1, 9), max_positions=st.integers(1, 400))
+def test_sequences_share_a_budget_evenly_and_to_the_last_token(budget, sequences, max_positions):
+    facts = manifest(max_positions=max_positions)
+    size = facts.cache_size
+    if budget < sequences * size.per_token:
+        with pytest.raises(CacheBudgetError, match=str(sequences * size.per_token)):
+            capacity_of(facts, budget, sequences)
+        return
+    capacity = capacity_of(facts, budget, sequences)
+    assert sequences * size.of(capacity) <= budget
+    assert capacity == max_positions or sequences * size.of(capacity + 1) > budget
+
+
+@given(budget=st.integers(1, 2**20), max_positions=st.integers(1, 400))
+def test_more_sequences_never_make_the_longest_context_shorter(budget, max_positions):
+    facts = manifest(max_positions=max_positions)
+    sequences = facts.cache_size.sequences(budget)
+    assert 1 <= sequences <= 4
+    if budget >= facts.cache_size.per_token:
+        assert capacity_of(facts, budget, sequences) == capacity_of(facts, budget)
+    assert sequences == 4 or (sequences + 1) * facts.cache_size.of(max_positions) > budget
+
+
+def test_a_board_s_default_is_one_sequence_of_a_large_model():
+    assert manifest("int8", **MISTRAL_7B).cache_size.sequences(2**28) == 1

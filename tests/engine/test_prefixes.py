@@ -14,7 +14,7 @@ from edge_assistant.engine import Engine, Keep, SamplingParams
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import SHORTEST, RadixTree
 
-SETTINGS = EngineSettings(threads=1, prefill_chunk=16)
+SETTINGS = EngineSettings(threads=1, prefill_chunk=16, sequences=1)
 GREEDY = SamplingParams(max_tokens=20)
 RNG = np.random.default_rng(4)
 SYSTEM = RNG.integers(14, 270, 50).tolist()
@@ -78,6 +78,18 @@ def test_what_was_not_used_for_longest_goes_first():
     found(tree, [1] * 10)
     insert(tree, [4] * 10)
     assert [found(tree, [first] * 10).shape[-2] for first in (1, 2, 3, 4)] == [10, 0, 10, 10]
+
+
+def test_owners_share_a_budget_and_nothing_else():
+    one = rows_of([0] * 10).nbytes
+    tree, tokens = RadixTree(2 * one), np.full(10, 7, np.int64)
+    for number, owner in enumerate(("", "first", "second")):
+        assert not list(tree.find(tokens, owner))
+        tree.insert(tokens, lambda start, end, number=number: rows_of([number] * 10, start, end), owner)
+        assert tree.bytes <= 2 * one
+    assert not list(tree.find(tokens))
+    for number, owner in ((1, "first"), (2, "second")):
+        np.testing.assert_array_equal(np.concatenate(list(tree.find(tokens, owner))), rows_of([number] * 10))
 
 
 @pytest.mark.parametrize(

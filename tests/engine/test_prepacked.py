@@ -52,7 +52,15 @@ def test_a_model_answers_bit_for_bit_alike(model, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "recipe", [{"bits": 4}, {"bits": 4, "block_size": 128}, {"bits": 8, "zero_points": True}, {"bits": 32}], ids=str
+    "recipe",
+    [
+        {"bits": 4},
+        {"bits": 4, "block_size": 128},
+        {"bits": 4, "lora_rank": 4},
+        {"bits": 8, "zero_points": True},
+        {"bits": 32},
+    ],
+    ids=str,
 )
 def test_so_does_one_of_any_recipe(tiny_bundle, recipe, tmp_path, caplog):
     bundle = tiny_bundle(**recipe)

@@ -18,7 +18,7 @@ import pytest
 
 from edge_assistant.bundle import Bundle, FileEntry
 from edge_assistant.config import EngineSettings
-from edge_assistant.engine.kv_cache import KvCache
+from edge_assistant.engine.kv_cache import KvCache, slots
 from edge_assistant.engine.session import Session
 from edge_assistant.errors import BundleGraphError
 
@@ -88,6 +88,29 @@ def test_steps_reuse_one_buffer_of_logits(tiny_bundle):
     assert np.shares_memory(session.run([2]), session.run([3]))
 
 
+@pytest.mark.parametrize(("shape", "recipe", "tolerance"), [({}, *recipe) for recipe in RECIPES])
+def test_a_step_together_is_a_step_of_each(tiny_bundle, shape, recipe, tolerance):
+    """Of four sequences, one full, one empty, and of different lengths, those that take no part are as before."""
+    bundle = tiny_bundle(shape, **recipe)
+    layers, caches = slots(bundle.manifest, LENGTH, 4)
+    first = Session(bundle, caches[0], SETTINGS)
+    sessions = [first, *map(first.another, caches[1:])]
+    together = first.together(layers, caches)
+    for number, length in enumerate((LENGTH - 2, LENGTH, 0, 13)):
+        read(sessions[number], np.roll(IDS, number)[:length], 16)
+    for step in (LENGTH - 2, LENGTH - 1):
+        logits = together.run({0: int(IDS[step]), 3: 20 + step})
+        assert logits.shape == (2, 270)
+    assert [cache.length for cache in caches] == [LENGTH, LENGTH - 1, 0, 15]
+    alone = session_of(bundle)
+    np.testing.assert_allclose(logits[0], read(alone, IDS, 16)[-1], atol=tolerance)
+    alone.cache.rewind(0)
+    np.testing.assert_allclose(logits[1], read(alone, [*np.roll(IDS, 3)[:13], 58, 59], 16)[-1], atol=tolerance)
+    alone.cache.rewind(0)
+    beside = np.roll(IDS, 1)
+    np.testing.assert_allclose(sessions[1].run(beside[-1:]), read(alone, beside, 16)[-1], atol=tolerance)
+
+
 WIDE = {"num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 128}
 PER_TOKEN = 4 * 2 * 8 * 128 * 4
 # The graph drops 513 positions whenever its 2,048 + 512 rows are full: so it does in the last step over this context.
@@ -95,18 +118,22 @@ AFTER_A_DROP = {"sliding_window": 2048, "max_position_embeddings": 2048 + 512 + 
 
 
 @pytest.mark.parametrize(
-    ("shape", "budget", "positions"),
+    ("shape", "budget", "sequences", "positions"),
     [
-        ({"max_position_embeddings": 4096}, 2**40, 4096),
-        (AFTER_A_DROP, 2**40, 2048 + 2 * 512),
-        (AFTER_A_DROP, 1500 * PER_TOKEN, 1500),
+        ({"max_position_embeddings": 4096}, 2**40, 1, 4096),
+        ({"max_position_embeddings": 4096}, 4099 * PER_TOKEN, 4, 4096),
+        (AFTER_A_DROP, 2**40, 1, 2048 + 2 * 512),
+        (AFTER_A_DROP, 2**40, 2, 2 * (2048 + 2 * 512)),
+        (AFTER_A_DROP, 1500 * PER_TOKEN, 1, 1500),
     ],
-    ids=["full length", "bounded", "shorter than the window"],
+    ids=["full length", "of four", "bounded", "two bounded", "shorter than the window"],
 )
-def test_the_cache_is_resident_once_and_in_the_bytes_that_were_computed(tiny_bundle, shape, budget, positions):
+def test_the_cache_is_resident_once_and_in_the_bytes_that_were_computed(
+    tiny_bundle, shape, budget, sequences, positions
+):
     bundle = tiny_bundle(WIDE | shape)
     script = Path(__file__).with_name("resident.py")
-    command = [sys.executable, script, bundle.path, str(budget)]
+    command = [sys.executable, script, bundle.path, str(budget), str(sequences)]
     measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert measured["computed"] == positions * PER_TOKEN
     assert measured["resident"] == pytest.approx(measured["computed"], rel=0.02)

@@ -70,3 +70,32 @@ def test_a_long_match_is_trusted_apart_from_a_short_one(guess):
 
 def test_no_guess_is_worth_nothing():
     assert Pace().worth(Guess()) == 0
+
+
+def test_sequences_step_together_where_that_is_measured_to_pay():
+    pace = Pace()
+    pace.ran(1, 0.1)
+    for _ in range(100):
+        pace.ran_together(4, 0.1 * (1 + 3 * 0.3))
+    assert pace.together(1)
+    assert pace.together(3)
+    assert not pace.together(4)
+
+
+def test_what_was_measured_not_to_pay_is_tried_again_later():
+    pace = Pace()
+    pace.ran(1, 0.1)
+    for _ in range(100):
+        pace.ran_together(2, 0.25)
+    declined = 0
+    while not pace.together(1):
+        declined += 1
+        assert declined < 10_000
+    assert declined > 100
+
+
+def test_one_slow_batch_does_not_end_batches():
+    pace = Pace()
+    pace.ran(1, 0.1)
+    pace.ran_together(2, 100.0)
+    assert pace.together(1)

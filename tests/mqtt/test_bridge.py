@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from edge_assistant.errors import EngineBusyError
+
 LAMP_ON = {"HassTurnOn": {"name": "lamp"}}
 
 
@@ -165,8 +167,20 @@ async def test_more_questions_than_may_wait_are_refused_with_a_hint(
     assert (busy["id"], busy["error"]["code"]) == ("3", "busy")
     assert busy["error"]["retry_after_s"] > 0
     model.gate.set()
-    answered = [json.loads((await someone.hear("assistant/home/answer/+")).payload)["id"] for _ in range(3)]
-    assert answered == ["0", "1", "2"]
+    answered = {json.loads((await someone.hear("assistant/home/answer/+")).payload)["id"] for _ in range(3)}
+    assert answered == {"0", "1", "2"}
+
+
+async def test_a_model_that_has_no_place_is_busy_and_says_until_when(
+    mosquitto, settings, service, person, scripted_model
+):
+    def full(text):
+        raise EngineBusyError(16, 2.53)
+
+    broker = mosquitto()
+    await service(scripted_model(full), settings(broker.port))
+    answer, _ = await (await person(broker.port)).ask("hi")
+    assert (answer["error"]["code"], answer["error"]["retry_after_s"]) == ("busy", 2.5)
 
 
 async def test_a_retained_question_is_not_answered_again_and_again(

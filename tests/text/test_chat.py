@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Constraint, SamplingParams
 from edge_assistant.engine.prefixes import SHORTEST
-from edge_assistant.errors import ContextOverflowError, ConversationError, GrammarError, ToolCallError
+from edge_assistant.errors import ContextOverflowError, ConversationError, GrammarError, LoraGraphError, ToolCallError
 from edge_assistant.text.chat import ChatModel
 from edge_assistant.text.messages import Assistant, System, Tool, ToolCall, User
 from edge_assistant.text.tokenizer import _byte_of_letter
@@ -270,3 +270,22 @@ def test_an_impossible_constraint_is_refused_before_anything_runs(reciting):
             QUESTION, (), PARAMS, constraint=Constraint.json_schema({"type": "integer", "minimum": 1, "maximum": 0})
         )
     assert model.chat(QUESTION, (), PARAMS).usage.cached_tokens == 0
+
+
+def test_a_reply_is_written_with_the_adapter_named_else_with_that_of_the_model(tiny_bundle, lora_file, tmp_path):
+    bundle = tiny_bundle(lora_rank=4)
+    paths = [lora_file(tmp_path / f"{seed}.npz", bundle, seed) for seed in range(2)]
+
+    def ids(model, adapter=None):
+        return model.chat(QUESTION, [], PARAMS, adapter=adapter).message.text
+
+    with ChatModel.load(bundle, EngineSettings()) as plain, ChatModel.load(bundle, EngineSettings()) as other:
+        without = ids(plain)
+        tuned = [ids(plain, plain.load_adapter(path)) for path in paths]
+        assert len({without, *tuned}) == 3
+        assert ids(plain) == without
+        assert [ids(other, other.load_adapter(path)) for path in reversed(paths)] == tuned[::-1]
+    with ChatModel.load(bundle, EngineSettings(), adapter=paths[0]) as model:
+        assert [ids(model), ids(model, model.load_adapter(paths[1])), ids(model)] == [tuned[0], tuned[1], tuned[0]]
+    with pytest.raises(LoraGraphError):
+        ChatModel.load(tiny_bundle(), EngineSettings(), adapter=paths[0])

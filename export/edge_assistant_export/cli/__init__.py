@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from edge_assistant.errors import EdgeAssistantError, RecipeError, UnknownBoardError
 from edge_assistant_export import __version__
+from edge_assistant_export.cli.adapter import add_adapter
 from edge_assistant_export.cli.boards import add_boards
 from edge_assistant_export.cli.model import add_model
 from edge_assistant_export.cli.synth import add_synth
@@ -27,6 +28,7 @@ _EPILOG = """\
 examples:
   edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --for pi5-8gb
   edge-assistant-export verify models/mistral-7b --reference mistralai/Mistral-7B-Instruct-v0.3
+  edge-assistant-export adapter ~/my-lora models/my-lora.npz --for models/mistral-7b
   edge-assistant-export synth --shape mistral-7b --layers 4 /tmp/small
   edge-assistant-export speech openai/whisper-base models/whisper-base
   edge-assistant-export embedding BAAI/bge-small-en-v1.5 models/bge-small
@@ -67,6 +69,7 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     add_model(commands)
     add_verify(commands)
+    add_adapter(commands)
     add_synth(commands)
     add_boards(commands)
     add_speech(commands)

@@ -44,6 +44,7 @@ examples:
   edge-assistant-export model mistralai/Mixtral-8x7B-Instruct-v0.1 models/mixtral --block-size 128 --dry-run
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --for pi5-8gb --sequence-length 8192
   edge-assistant-export model mistralai/Mistral-7B-v0.3 models/tuned --adapter ~/my-lora
+  edge-assistant-export model mistralai/Mistral-7B-v0.3 models/mistral-7b --lora-rank 16
 
 --for chooses what is not given so that the bundle fits the board, says why, and refuses what cannot fit. `boards` lists
 them.
@@ -55,7 +56,8 @@ again, without measuring. --max-kl makes some bundles on its way, and measures t
 A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was killed or
 interrupted goes on where it was when the same command is run again. An adapter is a folder with adapter_config.json and
 adapter_model.safetensors, as PEFT saves a plain LoRA; it is merged into the weights before they are rounded, and
-calibration reads the merged model. Name the checkpoint that the adapter was trained on.
+calibration reads the merged model. Name the checkpoint that the adapter was trained on. With --lora-rank adapters are
+not merged but taken while the bundle runs, one or another for each request: `adapter` makes them.
 """
 
 
@@ -115,6 +117,8 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         metavar="N",
         help="longest context, in tokens (default: the checkpoint's, at most 32768)",
     )
+    add("--lora-rank", type=int, metavar="N", help="take LoRA adapters of up to this rank while it runs, made with "
+        "`adapter`; of a mixture for attention alone, and not with --method awq (default: take none)")  # fmt: skip
     add("--instruct", metavar="VERSION", help="format of a chat: v1, v2, v3, v3-tekken, v7, v7-tekken, v11, v13")
     add("--name", help="what the bundle calls itself (default: as its folder)")
     add("--licence", help="the licence of the weights (default: what the checkpoint says)")
@@ -248,12 +252,14 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
     adapter = manifest.source.adapter
     base = f", trained on {adapter.base_model}" if adapter and adapter.base_model else ""
     tuned = f"with the adapter {adapter.name}: rank {adapter.rank}{base}\n" if adapter else ""
+    lora = manifest.lora
+    takes = f"takes adapters of up to rank {lora.rank} for {', '.join(lora.matrices)}\n" if lora else ""
     licence = manifest.licence or "not stated by the checkpoint; name it with --licence"
     return (
         f"{manifest.source.name} ({manifest.source.layout} layout): {architecture.n_layers} layers, "
         f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}{experts}\n{tuned}"
         f"{how.bits} bits a weight{block}, {manifest.cache.type} cache, up to {architecture.max_positions} tokens\n"
-        f"{exceptions}"
+        f"{exceptions}{takes}"
         f"The bundle will take {size(needs.bundle)}. A board needs {size(needs.memory)} of memory for it, and "
         f"{_cache_text(needs)} ({context} tokens: {size(needs.memory_with(context))}).\n"
         f"Licence of the weights: {licence}"

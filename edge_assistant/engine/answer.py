@@ -1,0 +1,167 @@
+"""The work of an answer, step by step: it can stop after any, and go on in another slot of the cache.
+
+What has to be in the cache is known at any time: the prompt, and of the answer all but what the writer has due. An
+answer that is given a slot keeps what is there of that and reads the rest. One that has to leave its slot lets the
+prefixes keep its rows, so that this is little, or nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_assistant.engine.prefixes import Keep
+from edge_assistant.engine.request import FinishReason, Progress, Said, Usage
+from edge_assistant.engine.write import Writer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge_assistant.engine.adapter import Adapter
+    from edge_assistant.engine.prefixes import Prefixes
+    from edge_assistant.engine.sampling import SamplingParams
+    from edge_assistant.engine.session import Session
+    from edge_assistant.engine.speculate import Speculator
+
+
+class Answer:
+    """A prompt that is read and an answer that is written."""
+
+    def __init__(
+        self,
+        prompt: NDArray[np.int64],
+        params: SamplingParams,
+        keep: Keep,
+        prefixes: Prefixes,
+        speculator: Speculator,
+        vocab_size: int,
+        adapter: Adapter | None = None,
+    ) -> None:
+        """Nothing is computed before it is placed."""
+        self.adapter = adapter
+        self.begun = self.ended = self._placed = False
+        self.progress = Progress(Usage(len(prompt)))
+        self._prompt, self._params, self._keep = prompt, params, keep
+        self._prefixes, self._speculator = prefixes, speculator
+        self._writer = Writer(speculator, prompt, params, vocab_size)
+        self._said: list[int] = []
+        self._unread = prompt
+        self._session: Session | None = None
+
+    @property
+    def text(self) -> NDArray[np.int64]:
+        """The tokens of which the cache holds all but the last before a token can be drawn."""
+        # Of what is due only the first token: the others are run with it.
+        read = len(self._said) - max(0, len(self._writer.due) - 1)
+        return np.concatenate([self._prompt, np.array(self._said[:read], np.int64)])
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is something to read."""
+        return len(self._unread) > 0
+
+    def place(self, session: Session) -> None:
+        """Go on in a session, with what it holds of this context, or the prefixes hold."""
+        text = self.text
+        session.use(self.adapter)
+        session.cache.keep_prefix(text)
+        self._prefixes.restore(session.cache, text, self._owner)
+        kept = session.cache.length
+        if not self._placed:
+            self.progress = replace(self.progress, usage=replace(self.progress.usage, cached_tokens=kept))
+        self._session, self._placed = session, True
+        # The token that is due is the writer's to run.
+        self._unread = text[kept:-1] if self.begun else text[kept:]
+
+    def read(self) -> list[Said]:
+        """Read one chunk; the last one of the prompt brings the first tokens."""
+        session, started = self._in_session, perf_counter()
+        chunk = next(session.chunks(self._unread))
+        logits = session.run(chunk)
+        self._unread = self._unread[len(chunk) :]
+        if self.unread or self.begun:
+            self._took(perf_counter() - started)
+            return []
+        self._prefixes.keep(session.cache, self._keep, self._owner)
+        tokens = self._writer.begin(logits)
+        self._took(perf_counter() - started)
+        self.begun = True
+        return self._say(tokens)
+
+    def plan(self) -> int:
+        """Guess what follows; return how many tokens the next step runs. One alone may be run with others' (`draw`)."""
+        return self._writer.guess(self._in_session.cache.context, self._params.max_tokens - len(self._said))
+
+    @property
+    def due(self) -> int:
+        """The token that is run next."""
+        return self._writer.due[0]
+
+    def step(self) -> list[Said]:
+        """Run what is due and guessed."""
+        started = perf_counter()
+        tokens = self._writer.step(self._in_session)
+        self._took(perf_counter() - started)
+        return self._say(tokens)
+
+    def draw(self, logits: NDArray[np.float32], seconds: float) -> list[Said]:
+        """Go on from the logits [1, vocab] after the token that was due, and was run with others in so many seconds."""
+        started = perf_counter()
+        tokens = self._writer.draw(self._in_session.cache, logits)
+        self._took(seconds + perf_counter() - started)
+        return self._say(tokens)
+
+    def leave(self) -> None:
+        """Stop, for another takes the session; `place` lets it go on."""
+        cache = self._in_session.cache
+        self._prefixes.keep(cache, Keep(cache.length), self._owner)
+        self._session = None
+
+    def close(self) -> None:
+        """Let go of the session, and remember what was said: it may be said again."""
+        self._session = None
+        self._speculator.remember(self._said)
+
+    @property
+    def _owner(self) -> str:
+        return self.adapter.identity if self.adapter else ""
+
+    @property
+    def _in_session(self) -> Session:
+        assert self._session is not None, "a step is taken only where it was placed"  # noqa: S101
+        return self._session
+
+    def _took(self, seconds: float) -> None:
+        timing = self.progress.timing
+        if self.begun:
+            timing = replace(timing, decode_s=timing.decode_s + seconds)
+        else:
+            timing = replace(timing, prefill_s=timing.prefill_s + seconds)
+        self.progress = replace(self.progress, timing=timing)
+
+    def _say(self, tokens: list[int]) -> list[Said]:
+        """Return what is to be said of some tokens, at least one, that were drawn; the end with it, where it is one."""
+        room = self._params.max_tokens - len(self._said)
+        out: list[Said] = []
+        for token in tokens[:room]:
+            if token in self._params.stop_ids:
+                return [*out, self._end("stop")]
+            self._said.append(token)
+            self.progress = replace(
+                self.progress, usage=replace(self.progress.usage, completion_tokens=len(self._said))
+            )
+            if len(self._said) == self._params.max_tokens:
+                whole = self._writer.ended and len(tokens) == room
+                self.progress = replace(self.progress, finish_reason="stop" if whole else "length")
+            out.append(Said(token, self.progress))
+        if len(tokens) >= room:
+            return [*out, self._end(self.progress.finish_reason)]
+        return [*out, self._end("stop")] if self._writer.ended else out
+
+    def _end(self, reason: FinishReason) -> Said:
+        self.ended = True
+        self.progress = replace(self.progress, finish_reason=reason)
+        return Said(None, self.progress)
