@@ -121,6 +121,12 @@ class EngineSettings(Section):
         ge=0,
         le=64,
     )
+    cache_reuse: int = _key(
+        64,
+        "Fewest tokens to keep behind old turns that a prompt lacks: soon, not quite exact. 0 reads them anew.",
+        "tokens",
+        ge=0,
+    )
     spinning: bool = _key(False, "Let idle threads spin: burns a core, seldom gains.", "true or false")
     prepacked: bool = _key(
         True, "Load the weights that `edge-assistant warm` has written, where it has.", "true or false"

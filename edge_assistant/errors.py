@@ -24,6 +24,7 @@
     ├── EngineError
     │   ├── CacheBudgetError   (MemoryError)         the byte budget holds no token
     │   ├── RewindError        (ValueError)          tokens are to be taken back that a window has passed over
+    │   ├── EvictionError      (ValueError)          tokens are to be taken out of a context that a window bounds
     │   ├── ContextOverflowError (ValueError)        the prompt and answer do not fit the cache
     │   ├── PromptError        (ValueError)          a prompt that is empty or not of this vocabulary
     │   ├── SamplingError      (ValueError)          a sampling parameter out of its range
@@ -277,6 +278,17 @@ class RewindError(EngineError, ValueError):
         super().__init__(
             f"a context of {length} tokens cannot be taken back to {target}: a window has dropped what comes before. "
             f"It can be taken back to {shortest} or more, or to 0 and read anew"
+        )
+
+
+class EvictionError(EngineError, ValueError):
+    """Tokens cannot be taken out of the middle of a context whose layers keep a bounded window."""
+
+    def __init__(self, tokens: int) -> None:
+        """`tokens` were to be taken out."""
+        super().__init__(
+            f"{tokens} tokens cannot be taken out of a bounded window cache: read what is left of the context anew, "
+            f"or export the model with --window-cache full"
         )
 
 

@@ -19,6 +19,7 @@ they share is in `folder`. The exporter writes through the same classes the boar
 
 from edge_assistant.bundle.any import AnyBundle, AnyManifest, find_model, open_bundle, read_manifest
 from edge_assistant.bundle.cache_size import REWINDABLE, CacheSize, bounded_rows
+from edge_assistant.bundle.constants import read_constants
 from edge_assistant.bundle.embedding import EmbeddingBundle, EmbeddingManifest, EncoderArchitecture, Pooling
 from edge_assistant.bundle.folder import (
     FORMAT_VERSION,
@@ -49,13 +50,16 @@ from edge_assistant.bundle.language import (
     Quantization,
     Source,
     Yarn,
+    key_scale,
     past_key,
     past_value,
     present_key,
     present_value,
+    value_scale,
 )
 from edge_assistant.bundle.lora import PARTS, LoraMatrix, LoraSpec, Shape, lora_a, lora_b, matrix_shape, part_shapes
 from edge_assistant.bundle.lora_file import Factors, LoraAbout, LoraFile, check_base
+from edge_assistant.bundle.rotary import frequencies
 from edge_assistant.bundle.speech import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -121,6 +125,8 @@ __all__ = [
     "check_base",
     "check_files",
     "find_model",
+    "frequencies",
+    "key_scale",
     "lora_a",
     "lora_b",
     "matrix_shape",
@@ -130,6 +136,8 @@ __all__ = [
     "past_value",
     "present_key",
     "present_value",
+    "read_constants",
     "read_manifest",
     "replace_text",
+    "value_scale",
 ]

@@ -9,6 +9,9 @@ The graph's inputs and outputs are
     logits                   float32 [batch, logits_to_keep, vocab], declared [batch, 1, vocab]
     present.N.key            cache   as past, the same buffer, `.value` alike
 
+The scales of an int8 cache, float32 [1, n_kv_heads, 1, head_dim] each, are constants in the graph by the names
+`key_scale` and `value_scale` give.
+
 Under a bounded window cache, past and present of a layer with a window have as many rows as their owner likes, at least
 as many as the window is long, and the graph itself drops positions (`engine/window.py`). Inputs for an adapter, where
 the manifest says that there are any, are in `lora`.
@@ -65,6 +68,16 @@ def present_key(layer: int) -> str:
 def present_value(layer: int) -> str:
     """Return the name of a layer's value cache as the graph gives it."""
     return f"present.{layer}.value"
+
+
+def key_scale(layer: int) -> str:
+    """Return the name of the constant that says what a step of a layer's int8 keys is worth, by head and channel."""
+    return f"layers.{layer}.k_scale"
+
+
+def value_scale(layer: int) -> str:
+    """Return the name of the constant that says what a step of a layer's int8 values is worth."""
+    return f"layers.{layer}.v_scale"
 
 
 InstructVersion = Literal["v1", "v2", "v3", "v3-tekken", "v7", "v7-tekken", "v11", "v13"]

@@ -48,6 +48,8 @@ class Answer:
         self._prefixes, self._speculator = prefixes, speculator
         self._writer = Writer(speculator, prompt, params, vocab_size)
         self._said: list[int] = []
+        self._gone: list[slice] = []
+        """What was evicted to make room, each of the context as it then was."""
         self._unread = prompt
         self._session: Session | None = None
 
@@ -56,7 +58,10 @@ class Answer:
         """The tokens of which the cache holds all but the last before a token can be drawn."""
         # Of what is due only the first token: the others are run with it.
         read = len(self._said) - max(0, len(self._writer.due) - 1)
-        return np.concatenate([self._prompt, np.array(self._said[:read], np.int64)])
+        text: NDArray[np.int64] = np.concatenate([self._prompt, np.array(self._said[:read], np.int64)])
+        for gone in self._gone:
+            text = np.delete(text, gone)
+        return text
 
     @property
     def unread(self) -> bool:
@@ -67,8 +72,9 @@ class Answer:
         """Go on in a session, with what it holds of this context, or the prefixes hold."""
         text = self.text
         session.use(self.adapter)
-        session.cache.keep_prefix(text)
+        session.keep_shared(text)
         self._prefixes.restore(session.cache, text, self._owner)
+        session.cache.comes_again = 0 if self._gone else self._keep.tokens
         kept = session.cache.length
         if not self._placed:
             self.progress = replace(self.progress, usage=replace(self.progress.usage, cached_tokens=kept))
@@ -93,7 +99,9 @@ class Answer:
 
     def plan(self) -> int:
         """Guess what follows; return how many tokens the next step runs. One alone may be run with others' (`draw`)."""
-        return self._writer.guess(self._in_session.cache.context, self._params.max_tokens - len(self._said))
+        cache = self._in_session.cache
+        self._make_room(min(len(self._writer.due), cache.capacity // 2))
+        return self._writer.guess(cache, self._params.max_tokens - len(self._said))
 
     @property
     def due(self) -> int:
@@ -101,9 +109,15 @@ class Answer:
         return self._writer.due[0]
 
     def step(self) -> list[Said]:
-        """Run what is due and guessed."""
-        started = perf_counter()
-        tokens = self._writer.step(self._in_session)
+        """Run what is due and guessed; of much that is due the first tokens at once, so that the rest has room."""
+        started, session = perf_counter(), self._in_session
+        most = max(1, session.cache.capacity // 2)
+        while len(self._writer.due) > most:
+            self._make_room(most)
+            session.run(self._writer.due[:most])
+            self._writer.due = self._writer.due[most:]
+        self._make_room(len(self._writer.due))
+        tokens = self._writer.step(session)
         self._took(perf_counter() - started)
         return self._say(tokens)
 
@@ -133,6 +147,10 @@ class Answer:
     def _in_session(self) -> Session:
         assert self._session is not None, "a step is taken only where it was placed"  # noqa: S101
         return self._session
+
+    def _make_room(self, tokens: int) -> None:
+        if gone := self._in_session.cache.make_room(tokens):
+            self._gone.append(gone)
 
     def _took(self, seconds: float) -> None:
         timing = self.progress.timing

@@ -11,6 +11,11 @@ Threads share an engine: each answer that is asked for is computed by the engine
 prompt has in common with what a slot holds, from the start, is kept and not computed again, nor is what earlier prompts
 left in the prefixes that are kept beside the cache (`prefixes.py`).
 
+A prompt may also lack the oldest turns of the one before: what stands behind them, of what was said to come again, is
+moved up (`evict.py`) where it is `engine.cache_reuse` tokens or more. It still carries some of what went; with
+`engine.cache_reuse` 0 no answer depends on what the cache held. An answer longer than the cache is refused, or with
+`overflow="slide"` goes on while the oldest tokens go.
+
 An answer may be written with a LoRA adapter (`adapter.py`). What a slot holds, and what is kept beside the cache, is of
 one adapter, or of none, and is not taken for another's.
 """
@@ -34,7 +39,7 @@ from edge_assistant.engine.scheduler import Scheduler
 from edge_assistant.engine.score import Score
 from edge_assistant.engine.slots import Slots
 from edge_assistant.engine.speculate import Speculator
-from edge_assistant.errors import ContextOverflowError, EngineClosedError, PromptError
+from edge_assistant.errors import ContextOverflowError, EngineClosedError, EvictionError, PromptError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +63,7 @@ class Engine:
         self._prefixes = prefixes
         self.capacity = slots.capacity
         """How many tokens a prompt and its answer may have together."""
+        self._can_evict = slots.all[0].cache.can_evict
         self._manifest = slots.all[0].session.manifest
         self._vocab_size = vocab_size
         self._speculator = Speculator(settings.guesses)
@@ -115,17 +121,21 @@ class Engine:
     ) -> Generation:
         """Return the answer to a prompt [n], to be iterated. Setting `cancel` ends it before the next token.
 
-        `keep` says what of the prompt will come again at the beginning of others, `claim` for whom it is, how urgent.
+        `keep` says what of the prompt will come again at the beginning of others, some of its oldest turns apart,
+        `claim` for whom it is, how urgent.
         In place of a token may come DeadlineError, EngineClosedError, or EngineBusyError where a more urgent request
         took its place.
 
         Raises:
             PromptError: The prompt is empty or holds an id that is none.
-            ContextOverflowError: Prompt and params.max_tokens exceed the capacity.
+            ContextOverflowError: Prompt and params.max_tokens exceed the capacity, or with overflow="slide" the prompt.
+            EvictionError: Prompt and params.max_tokens do with overflow="slide", and a bounded window is in the way.
             EngineBusyError: Too many requests wait; it says when to ask again.
             LoraBaseError, LoraGraphError: The adapter was loaded for another model.
         """
-        ids = self._checked(prompt, params.max_tokens, adapter)
+        ids = self._checked(prompt, params.max_tokens if params.overflow == "error" else 0, adapter)
+        if not self._can_evict and (excess := len(ids) + params.max_tokens - self.capacity) > 0:
+            raise EvictionError(excess)
         work = Answer(ids, params, keep or Keep(), self._prefixes, self._speculator, self._vocab_size, adapter)
         return self._submitted(Request(work, claim or Claim(), cancel or threading.Event()))
 

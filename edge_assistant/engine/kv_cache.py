@@ -19,6 +19,10 @@ first four in common:
     prompt   11 12 13 14 99 98
     tokens   11 12 13 14  .  .  .  .  .        length 4, two tokens left to read
 
+What comes back without its oldest turns is kept too, where the caller allows it: those are evicted from the middle
+(`evict.py`, `cut.py`). So are the oldest tokens where an answer outgrows the capacity, but for the first few: attention
+that finds no better place rests on those, and without them a model is lost (attention sinks, arXiv 2309.17453).
+
 Several sequences share the budget evenly, so all have one capacity. Their rows lie side by side: a layer's buffers are
 [sequences, n_kv_heads, rows, head_dim], and each sequence has its view of one (`slots`).
 
@@ -30,13 +34,15 @@ from __future__ import annotations
 
 import mmap
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
 from edge_assistant.bundle import bounded_rows
+from edge_assistant.engine.cut import common, find_cut
+from edge_assistant.engine.evict import Evictor
 from edge_assistant.engine.window import BoundedWindow
-from edge_assistant.errors import CacheBudgetError, RewindError
+from edge_assistant.errors import CacheBudgetError, EvictionError, RewindError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -44,9 +50,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_assistant.bundle import Manifest
+    from edge_assistant.engine.cut import Cut
 
 _ALIGNMENT = 64
 """A cache line, and the widest vector register."""
+_SINKS: Final = 4
+"""Tokens at the start of a context that stay when its oldest are evicted."""
+_EVICTED_SHARE: Final = 4
+"""One in so many tokens of the capacity is evicted at a time: the rest is moved, which costs as much for one."""
 
 Layer: TypeAlias = "tuple[NDArray[Any], NDArray[Any]]"
 """Keys and values."""
@@ -65,21 +76,32 @@ def capacity_of(manifest: Manifest, budget: int, sequences: int = 1) -> int:
     return size.holds(budget // sequences)
 
 
-def slots(manifest: Manifest, capacity: int, sequences: int) -> tuple[list[Layer], list[KvCache]]:
+def slots(
+    manifest: Manifest, capacity: int, sequences: int, key_scales: Sequence[NDArray[np.float32]] = ()
+) -> tuple[list[Layer], list[KvCache]]:
     """Allocate for so many sequences of `capacity` tokens each; pages become resident as they are first written.
 
     Returns the buffers of each layer, [sequences, n_kv_heads, rows, head_dim], and the sequences, views of them.
     """
     layers = _buffers(manifest, capacity, sequences)
     views = ([(key[n : n + 1], value[n : n + 1]) for key, value in layers] for n in range(sequences))
-    return layers, [KvCache(manifest, capacity, view) for view in views]
+    return layers, [KvCache(manifest, capacity, view, key_scales) for view in views]
 
 
 class KvCache:
     """The buffers of one sequence, and the tokens whose keys and values they hold."""
 
-    def __init__(self, manifest: Manifest, capacity: int, layers: list[Layer] | None = None) -> None:
-        """Hold `capacity` tokens in the layers given, or in buffers of its own."""
+    def __init__(
+        self,
+        manifest: Manifest,
+        capacity: int,
+        layers: list[Layer] | None = None,
+        key_scales: Sequence[NDArray[np.float32]] = (),
+    ) -> None:
+        """Hold `capacity` tokens in the layers given, or in buffers of its own.
+
+        `key_scales` are those of `evict.py`; an int8 cache needs them to evict.
+        """
         architecture = manifest.architecture
         self.capacity = capacity
         self.layers = layers or _buffers(manifest, capacity, 1)
@@ -87,14 +109,29 @@ class KvCache:
         bounded = [buffer for layer in self.layers for buffer in layer if buffer.shape[2] < capacity]
         window = architecture.sliding_window
         self._window = BoundedWindow(bounded, window) if bounded and window is not None else None
+        self._evictor = None if bounded else Evictor(architecture, self.layers, key_scales)
+        self._exact = capacity
+        """How many tokens from the start no eviction has touched."""
         self.tokens = np.zeros((1, capacity), np.int64)
         """The context, [1, capacity]; only the first `length` count."""
         self.length = 0
+        self.comes_again = 0
+        """How many tokens from the start may come again in another prompt: only those are moved up."""
 
     @property
     def context(self) -> NDArray[np.int64]:
         """The tokens that are held [length], a view."""
         return self.tokens[0, : self.length]
+
+    @property
+    def can_evict(self) -> bool:
+        """Whether a span can be taken out of the context."""
+        return self._evictor is not None
+
+    @property
+    def exact(self) -> int:
+        """How many tokens from the start have the rows that reading them afresh would give."""
+        return min(self.length, self._exact)
 
     def longest_step(self, most: int) -> int:
         """Return how many tokens the next step had better read, of `most`: it ends where a window is full."""
@@ -132,6 +169,70 @@ class KvCache:
         if self._window:
             self._window.rewind(start, length)
         self.length = length
+        self.comes_again = min(self.comes_again, length)
+        if length <= self._exact:
+            self._exact = self.capacity
+
+    def evict(self, start: int, end: int) -> None:
+        """Take the tokens [start, end) out of the context: those behind move up, and carry on what they saw.
+
+        Raises:
+            EvictionError: A layer's window is bounded, so that its rows are not where the context's tokens are.
+        """
+        if self._evictor is None:
+            raise EvictionError(end - start)
+        if end >= self.length:
+            self.rewind(start)
+            return
+        length, self.length = self.length, 0
+        self._evictor.remove(start, end, length)
+        self.tokens[0, start : start + length - end] = self.tokens[0, end:length]
+        self.length = length - (end - start)
+        self._exact = min(self._exact, start)
+        self.comes_again = max(min(self.comes_again, start), self.comes_again - (end - start))
+
+    def make_room(self, tokens: int) -> slice | None:
+        """Evict the oldest tokens behind the first few, a quarter of the capacity or more, where so many do not fit.
+
+        Returns those that went. Raises:
+            EvictionError: As for `evict`.
+        """
+        lacking = self.length + tokens - self.capacity
+        if lacking <= 0:
+            return None
+        start = min(_SINKS, self.capacity // 2)
+        gone = slice(start, start + max(lacking, self.capacity // _EVICTED_SHARE))
+        self.evict(gone.start, gone.stop)
+        return gone
+
+    def keep_shared(self, prompt: NDArray[np.int64], cache_reuse: int) -> int:
+        """Keep what the context shares with a prompt [n], as `keep_prefix` does, or with one span evicted behind that.
+
+        It is evicted where by that `cache_reuse` tokens or more are kept behind it, of those that `comes_again` counts.
+        What a prompt says for once, such as the states of a home, is not moved, nor what was said in sight of it: that
+        would carry on what may no longer be so. Where `cache_reuse` is 0, nothing is kept that an eviction has touched:
+        the rows are those of a fresh prefill.
+        """
+        cut = self._cut(prompt, cache_reuse)
+        if cut:
+            self.rewind(cut.end + cut.kept)
+            self.evict(cut.start, cut.end)
+            return self.length
+        if cache_reuse == 0:
+            self.rewind(self.exact)
+        return self.keep_prefix(prompt)
+
+    def keeps(self, prompt: NDArray[np.int64], cache_reuse: int) -> int:
+        """Return how many tokens of the context `keep_shared` would keep, and change nothing."""
+        cut = self._cut(prompt, cache_reuse)
+        if cut:
+            return cut.start + cut.kept
+        shared = self.shared(prompt)
+        return shared if cache_reuse else min(shared, self.exact)
+
+    def _cut(self, prompt: NDArray[np.int64], cache_reuse: int) -> Cut | None:
+        cut = find_cut(self.context[: self.comes_again], prompt[:-1]) if cache_reuse and self.can_evict else None
+        return cut if cut and cut.kept >= cache_reuse else None
 
     @property
     def longest_prefix(self) -> int:
@@ -140,8 +241,8 @@ class KvCache:
         return min(self.capacity, *rows)
 
     def holds_prefix(self, length: int) -> bool:
-        """Return whether the rows of the first `length` tokens are where they were written."""
-        return length <= self.length and not (self._window and self._window.dropped(self.length))
+        """Return whether the rows of the first `length` tokens are where they were written, and no eviction's doing."""
+        return length <= self.exact and not (self._window and self._window.dropped(self.length))
 
     def copy_rows(self, start: int, end: int) -> NDArray[Any]:
         """Return a copy of some tokens' keys and values, [n_layers, 2, n_kv_heads, n, head_dim]."""
@@ -157,9 +258,7 @@ class KvCache:
 
     def shared(self, prompt: NDArray[np.int64]) -> int:
         """Return how many tokens `keep_prefix` would leave."""
-        shared = max(0, min(self.length, len(prompt) - 1))
-        differing = np.flatnonzero(self.tokens[0, :shared] != prompt[:shared])
-        shared = int(differing[0]) if len(differing) else shared
+        shared = common(self.context, prompt[:-1])
         return shared if shared >= self.shortest() else 0
 
     def keep_prefix(self, prompt: NDArray[np.int64]) -> int:

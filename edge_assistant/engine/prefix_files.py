@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edge_assistant.engine.prefixes import common
+from edge_assistant.engine.cut import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_assistant.engine.cut import common
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -36,7 +38,7 @@ SHORTEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How many of a prompt's first tokens other prompts will begin with."""
+    """How many of a prompt's first tokens other prompts will begin with, or will but for some of the oldest turns."""
 
     tokens: int = 0
     lasting: bool = False
@@ -131,13 +133,6 @@ class RadixTree:
 
 def _last_used(node: _Node) -> int:
     return node.used
-
-
-def common(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
-    """Return how many tokens two texts share from their start."""
-    length = min(len(one), len(other))
-    differing = np.flatnonzero(one[:length] != other[:length])
-    return int(differing[0]) if len(differing) else length
 
 
 class Prefixes:

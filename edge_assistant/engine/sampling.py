@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -48,6 +48,8 @@ class SamplingParams:
     """Tokens that end the answer; they are not part of it."""
     grammar: Grammar | None = None
     """What the answer must be; one that ends by max_tokens may be a part of it only."""
+    overflow: Literal["error", "slide"] = "error"
+    """What an answer does that may not fit the cache: it is refused, or goes on and the oldest tokens are forgotten."""
 
     def __post_init__(self) -> None:
         """Raise SamplingError for a value out of its range."""
@@ -58,6 +60,7 @@ class SamplingParams:
             ("top_k", self.top_k >= 0, "be 0 (all) or above"),
             ("min_p", 0 <= self.min_p <= 1, "be between 0 and 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "be above 0"),
+            ("overflow", self.overflow in ("error", "slide"), 'be "error" or "slide"'),
             ("seed", 0 <= self.seed < 2**64, "be between 0 and 2**64 - 1"),
         )
         for name, holds, must in ranges:

@@ -56,6 +56,7 @@ class Session:
         self.manifest = bundle.manifest
         self.vocab_size = bundle.manifest.architecture.vocab_size
         self._prefill_chunk = settings.prefill_chunk
+        self._cache_reuse = settings.cache_reuse
         self._session = load_graph(bundle, settings, prepacked, profile)
         if problems := _mismatches(self._session, bundle.manifest):
             raise BundleGraphError(bundle.graph_path, problems)
@@ -72,6 +73,14 @@ class Session:
     def together(self, layers: Sequence[Layer], caches: Sequence[KvCache]) -> Together:
         """Return the batched steps of sequences that are rows of `layers`; none may run meanwhile."""
         return Together(self._session, layers, caches, self.vocab_size)
+
+    def keep_shared(self, prompt: NDArray[np.int64]) -> int:
+        """Forget what the context does not share with a prompt [n]; return how many tokens of it need no reading."""
+        return self.cache.keep_shared(prompt, self._cache_reuse)
+
+    def keeps(self, prompt: NDArray[np.int64]) -> int:
+        """Return how many tokens `keep_shared` would keep."""
+        return self.cache.keeps(prompt, self._cache_reuse)
 
     def chunks(self, ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Cut tokens [n] into what one run reads of them; each is to be run before the next is asked for."""

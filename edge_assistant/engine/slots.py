@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge_assistant.engine.evict import key_scales
 from edge_assistant.engine.kv_cache import capacity_of, slots
 from edge_assistant.engine.session import Session
 
@@ -67,7 +68,7 @@ class Slots:
         manifest, budget = bundle.manifest, settings.kv_cache_bytes
         sequences = settings.sequences or manifest.cache_size.sequences(budget)
         capacity = capacity_of(manifest, budget, sequences)
-        layers, caches = slots(manifest, capacity, sequences)
+        layers, caches = slots(manifest, capacity, sequences, key_scales(bundle))
         first = Session(bundle, caches[0], settings, prepacked)
         sessions = [first, *map(first.another, caches[1:])]
         # A bounded window drops rows by one length for all.
@@ -86,9 +87,12 @@ class Slots:
         if not free:
             return None
         known = [slot for slot in free if slot.session.adapter is adapter]
-        best = max(known, key=lambda slot: slot.cache.shared(text), default=None)
-        if best and 0 < best.cache.length <= 2 * best.cache.shared(text):
-            return best
+        best = max(known, key=lambda slot: slot.session.keeps(text), default=None)
+        if best:
+            kept = best.session.keeps(text)
+            # More than the beginning is kept only where the same conversation has dropped its oldest turns.
+            if kept > best.cache.shared(text) or 0 < best.cache.length <= 2 * kept:
+                return best
         return min(free, key=lambda slot: slot.last_turn)
 
     def held(self) -> list[Held]:

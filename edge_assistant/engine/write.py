@@ -57,12 +57,13 @@ class Writer:
         self.due = self._next(logits)
         return self.due
 
-    def guess(self, context: NDArray[np.int64], room: int) -> int:
-        """Guess what follows a context [n] and what is due; return how many tokens the next run has with that.
+    def guess(self, cache: KvCache, room: int) -> int:
+        """Guess what follows a context and what is due; return how many tokens the next run has with that.
 
         More than `room` tokens will not be used of what it brings.
         """
-        self._guess = self._speculator.guess(context, self.due, room - 1)
+        free = cache.capacity - cache.length - len(self.due)
+        self._guess = self._speculator.guess(cache.context, self.due, min(room - 1, free))
         self._guessed = self._guess.tokens[: self._speculator.pace.worth(self._guess)]
         return len(self.due) + len(self._guessed)
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edge_assistant.bundle import frequencies
 from edge_assistant_export.mistral import CacheScales
 from edge_assistant_export.reference import Observer, Tensors, hidden_states, rotate
-from edge_assistant_export.rotary import attention_factor, frequencies
+from edge_assistant_export.rotary import attention_factor
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import ModelConfig

@@ -34,12 +34,14 @@ from edge_assistant.bundle import (
     Architecture,
     LoraSpec,
     Quantization,
+    key_scale,
     lora_a,
     lora_b,
     past_key,
     past_value,
     present_key,
     present_value,
+    value_scale,
 )
 from edge_assistant_export import __version__
 from edge_assistant_export.graph import MICROSOFT, GraphWriter
@@ -328,8 +330,8 @@ class _Mistral:
     def _scales(self, number: int, scales: CacheScales) -> list[ir.Value]:
         """Return what a step of the layer's keys and values is worth, [1, n_kv_heads, 1, head_dim] each."""
         return [
-            self.graph.constant(f"layers.{number}.{name}_scale", array[number][np.newaxis, :, np.newaxis, :])
-            for name, array in zip(("k", "v"), scales, strict=True)
+            self.graph.constant(name(number), array[number][np.newaxis, :, np.newaxis, :])
+            for name, array in zip((key_scale, value_scale), scales, strict=True)
         ]
 
     def _feed_forward(self, normed: ir.Value, matrices: DenseMatrices | ExpertMatrices, at: str) -> ir.Value:

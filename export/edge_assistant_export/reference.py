@@ -21,8 +21,9 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
+from edge_assistant.bundle import frequencies
 from edge_assistant_export.checkpoint import ModelConfig
-from edge_assistant_export.rotary import attention_factor, frequencies
+from edge_assistant_export.rotary import attention_factor
 from edge_assistant_export.safetensors_file import Float32
 
 Int64 = np.ndarray[tuple[int, ...], np.dtype[np.int64]]

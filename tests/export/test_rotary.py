@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_assistant.bundle import Yarn
-from edge_assistant_export.rotary import attention_factor, frequencies, rotary_tables
+from edge_assistant.bundle import Yarn, frequencies
+from edge_assistant_export.rotary import attention_factor, rotary_tables
 from edge_assistant_export.synth import SHAPES
 
 PLAIN = replace(SHAPES["tiny"], head_dim=64, max_positions=300)

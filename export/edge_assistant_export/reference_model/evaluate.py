@@ -81,7 +81,8 @@ def by_bundle(folder: Path, threads: int) -> Judge:
     from edge_assistant.text.chat import ChatModel
 
     def judge(asked: Iterable[Case]) -> Iterator[tuple[Case, bool, str]]:
-        with ChatModel.load(folder, EngineSettings(threads=threads)) as model:
+        # What an answer is must not depend on the question before.
+        with ChatModel.load(folder, EngineSettings(threads=threads, cache_reuse=0)) as model:
             for case in asked:
                 messages = case.talk.as_asked(case.example.question, AssistantSettings().prompt_devices)
                 try:
