@@ -244,6 +244,11 @@ class KvCache:
         """Return whether the rows of the first `length` tokens are where they were written, and no eviction's doing."""
         return length <= self.exact and not (self._window and self._window.dropped(self.length))
 
+    @property
+    def token_bytes(self) -> int:
+        """Return what `copy_rows` takes for a token."""
+        return sum(buffer[0, :, 0].nbytes for layer in self.layers for buffer in layer)
+
     def copy_rows(self, start: int, end: int) -> NDArray[Any]:
         """Return a copy of some tokens' keys and values, [n_layers, 2, n_kv_heads, n, head_dim]."""
         return np.stack([np.stack([key[0, :, start:end], value[0, :, start:end]]) for key, value in self.layers])

@@ -91,8 +91,10 @@ class PrefixFiles:
             os.utime(best.path)
         return best.rows[..., :shared, :]
 
-    def keep(self, tokens: NDArray[np.int64], rows: Callable[[], NDArray[Any]]) -> None:
+    def keep(self, tokens: NDArray[np.int64], token_bytes: int, rows: Callable[[], NDArray[Any]]) -> None:
         """Write a prefix [n] that is not there yet, in a thread of its own; while it writes, others are left out."""
+        if len(tokens) * token_bytes > self._budget:
+            return
         if any(common(file.tokens, tokens) == len(tokens) for file in self._files):
             return
         if self._writing and self._writing.is_alive():
@@ -108,8 +110,6 @@ class PrefixFiles:
     def _write(self, tokens: NDArray[np.int64], rows: NDArray[Any]) -> None:
         path = self._folder / f"{hashlib.sha256(tokens.tobytes()).hexdigest()}{_SUFFIX}"
         partial = path.with_suffix(_PARTIAL)
-        if rows.nbytes > self._budget:
-            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._make_room(rows.nbytes)

@@ -72,14 +72,25 @@ class RadixTree:
         for node, shared in self._path(self._root(owner), tokens):
             yield node.rows[..., :shared, :]
 
-    def insert(self, tokens: NDArray[np.int64], rows_of: Callable[[int, int], NDArray[Any]], owner: str = "") -> None:
-        """Hold a prefix [n]; `rows_of(start, end)` copies the rows of its tokens out of the cache."""
+    def insert(
+        self,
+        tokens: NDArray[np.int64],
+        token_bytes: int,
+        rows_of: Callable[[int, int], NDArray[Any]],
+        owner: str = "",
+    ) -> None:
+        """Hold a prefix [n], where it fits; `rows_of(start, end)` copies the rows of its tokens out of the cache.
+
+        Those of one token are `token_bytes`: nothing is copied that there is no room for.
+        """
         node, held = self._root(owner), 0
         for step, shared in self._path(node, tokens):
             held += shared
             node = step if shared == len(step.tokens) else self._split(step, shared)
-        if held < len(tokens):
-            self._grow(node, tokens[held:], rows_of(held, len(tokens)))
+        if held < len(tokens) and self._make_room((len(tokens) - held) * token_bytes, node):
+            rows = rows_of(held, len(tokens))
+            node.children[int(tokens[held])] = _Node(tokens[held:].copy(), rows, node, used=next(self._clock))
+            self.bytes += rows.nbytes
 
     def _root(self, owner: str) -> _Node:
         return self._roots.setdefault(owner, _Node(np.empty(0, np.int64), np.empty(0, np.uint8), None))
@@ -106,17 +117,17 @@ class RadixTree:
         node.tokens, node.rows, node.parent = node.tokens[at:], node.rows[..., at:, :].copy(), upper
         return upper
 
-    def _grow(self, parent: _Node, tokens: NDArray[np.int64], rows: NDArray[Any]) -> None:
-        if rows.nbytes > self._budget:
-            return
-        while self.bytes + rows.nbytes > self._budget:
+    def _make_room(self, size: int, parent: _Node) -> bool:
+        """Drop leaves until so many bytes fit, and return whether they do; one that is to have a child stays."""
+        if size > self._budget:
+            return False
+        while self.bytes + size > self._budget:
             leaves = chain.from_iterable(map(self._leaves, self._roots.values()))
             leaf = min((one for one in leaves if one is not parent), key=_last_used, default=None)
             if leaf is None:
-                return
+                return False
             self._drop(leaf)
-        parent.children[int(tokens[0])] = _Node(tokens.copy(), rows, parent, used=next(self._clock))
-        self.bytes += rows.nbytes
+        return True
 
     def _drop(self, leaf: _Node) -> None:
         assert leaf.parent is not None  # noqa: S101 - the root is no leaf
@@ -162,9 +173,9 @@ class Prefixes:
         if keep.tokens < SHORTEST or not cache.holds_prefix(keep.tokens):
             return
         tokens = cache.context[: keep.tokens].copy()
-        self._tree.insert(tokens, cache.copy_rows, owner)
+        self._tree.insert(tokens, cache.token_bytes, cache.copy_rows, owner)
         if keep.lasting and (files := self._owned(owner)):
-            files.keep(tokens, lambda: cache.copy_rows(0, keep.tokens))
+            files.keep(tokens, cache.token_bytes, lambda: cache.copy_rows(0, keep.tokens))
 
     def close(self) -> None:
         """Wait until what is being written is on disk."""

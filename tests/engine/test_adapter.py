@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from edge_assistant.bundle import Bundle
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Adapter, Engine, Keep, SamplingParams
+from edge_assistant.engine.speculate import Pace
 from edge_assistant.errors import BundleGraphError, LoraBaseError, LoraFileError, LoraGraphError
 
 SETTINGS = EngineSettings(threads=1, prefill_chunk=16, sequences=1)
@@ -132,7 +133,8 @@ def test_scores_are_the_adapters_and_guesses_do_not_mix(engine, bundle, write):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_answers_that_are_under_way_at_once_have_each_their_adapter(tiny_bundle, write, shape):
+def test_answers_that_are_under_way_at_once_have_each_their_adapter(tiny_bundle, write, shape, monkeypatch):
+    monkeypatch.setattr(Pace, "together", lambda *_: True)
     bundle = tiny_bundle(shape, lora_rank=4)
     paths = [None, write(bundle, 1), write(bundle, 2)]
     prompts = [IDS, [*IDS[:30], 20, 21], IDS[:9]]

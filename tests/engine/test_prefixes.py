@@ -22,6 +22,8 @@ QUESTIONS = [RNG.integers(14, 270, 20).tolist() for _ in range(4)]
 SHAPE = (2, 2, 1, 4)
 """Layers, keys and values, heads, and the size of a head in rows that are made up."""
 
+TOKEN_BYTES = 4 * int(np.prod(SHAPE))
+
 prefixes = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=20)
 
 
@@ -41,7 +43,7 @@ def shared(one, other):
 
 def insert(tree, tokens):
     array = np.array(tokens, np.int64)
-    tree.insert(array, lambda start, end: rows_of(array, start, end))
+    tree.insert(array, TOKEN_BYTES, lambda start, end: rows_of(array, start, end))
 
 
 def found(tree, tokens):
@@ -85,7 +87,7 @@ def test_owners_share_a_budget_and_nothing_else():
     tree, tokens = RadixTree(2 * one), np.full(10, 7, np.int64)
     for number, owner in enumerate(("", "first", "second")):
         assert not list(tree.find(tokens, owner))
-        tree.insert(tokens, lambda start, end, number=number: rows_of([number] * 10, start, end), owner)
+        tree.insert(tokens, TOKEN_BYTES, lambda start, end, number=number: rows_of([number] * 10, start, end), owner)
         assert tree.bytes <= 2 * one
     assert not list(tree.find(tokens))
     for number, owner in ((1, "first"), (2, "second")):
@@ -190,7 +192,7 @@ def test_the_folder_stays_in_its_budget(tmp_path):
     files = PrefixFiles(tmp_path, "one", 3 * size)
     for first in range(6):
         tokens = np.full(10, first, np.int64)
-        files.keep(tokens, lambda tokens=tokens: rows_of(tokens))
+        files.keep(tokens, TOKEN_BYTES, lambda tokens=tokens: rows_of(tokens))
         files.close()
     held = [first for first in range(6) if files.find(np.full(10, first), longer_than=0) is not None]
     assert held[-1] == 5
