@@ -21,7 +21,7 @@ def test_a_model_that_talks_nonsense_fails_the_demo(tiny_bundle, capsys: pytest.
     assert cli.main(["demo", "--model", str(bundle)]) == cli.FAILED
     shown = capsys.readouterr().out
     assert all(question.text in shown for question in demo.QUESTIONS)
-    assert "NOT AS EXPECTED: {'kitchen/ceiling light/state': 'on'}" in shown
+    assert shown.count("NOT AS EXPECTED: ") == len(demo.QUESTIONS)
 
 
 def test_a_server_that_does_not_start_fails_the_demo(tiny_bundle, tmp_path: Path, capfd) -> None:

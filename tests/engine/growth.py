@@ -17,7 +17,7 @@ from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, Keep, SamplingParams, kv_cache
 from edge_assistant.engine.evict import Evictor
 
-CAPACITY, TIMES = 256, 11
+CAPACITY, TIMES = 256, 14
 SYSTEM, TURN, ANSWER = 16, 24, 8
 
 
