@@ -151,7 +151,9 @@ async def _ask(client: aiomqtt.Client, home: SimulatedHome, question: Question) 
         raise DemoError(f"no answer within {ANSWER_SECONDS} s to: {question.text}") from None
     latency_ms = 1000 * (perf_counter() - started)
     if answer["status"] != "ok":
-        print(f"{question.text}\n  NOT AS EXPECTED: {answer['error']['code']}: {answer['error']['message']}", flush=True)
+        print(
+            f"{question.text}\n  NOT AS EXPECTED: {answer['error']['code']}: {answer['error']['message']}", flush=True
+        )
         return False
     tokens, decode_s = answer["usage"]["completion_tokens"], answer["timing"]["decode_s"]
     wrong = {topic: home.states.get(f"{BASE}/{topic}") for topic, state in question.then.items()}
