@@ -6,24 +6,24 @@ numbers or crash. A graph says in each initialiser where its data and packed blo
 
     external_data  offset = "492544"  length = "49152"  prepacked_0 = "MatMulNBits+<hash>|<offset>;<length>;<flags>|..."
 
-So the file is written again with every piece at the start of a page, and the graph with the new offsets. The board has
-no onnx package: protobuf is a list of numbered fields, of which this follows ModelProto.graph (7),
-GraphProto.initializer (5) and TensorProto.external_data (13), and copies all others as they are.
+So the file is written again with every piece at the start of a page, and the graph with the new offsets: of its fields
+this follows ModelProto.graph (7), GraphProto.initializer (5) and TensorProto.external_data (13), and copies all others
+as they are.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
+
+from edge_assistant.bundle.protobuf import field, fields, inside, replaced
 
 _ALIGNMENT: Final = 64
 _PAGE: Final = 4096
 _PIECE: Final = 16 << 20
 _GRAPH, _INITIALIZER, _EXTERNAL_DATA, _KEY, _VALUE = 7, 5, 13, 1, 2
-_BYTES: Final = 2
-"""The wire type of what has a length: strings and messages."""
 _BLOB: Final = re.compile(r"\|(\d+);(\d+);")
 
 Place = Callable[[int, int], int]
@@ -48,7 +48,7 @@ def align(graph: Path, data: Path) -> None:
 def _blob_offsets(model: bytes) -> list[int]:
     """Return where the packed blobs of a graph lie."""
     found: list[int] = []
-    for initializer in _inside(model, _GRAPH, _INITIALIZER):
+    for initializer in inside(model, _GRAPH, _INITIALIZER):
         for key, value in _entries(initializer).items():
             found += [int(offset) for offset, _ in _BLOB.findall(value)] if key.startswith("prepacked_") else []
     return found
@@ -59,9 +59,9 @@ def _with_places(model: bytes, place: Place) -> bytes:
 
     def moved(initializer: bytes) -> bytes:
         places = {key: _moved(key, value, _entries(initializer), place) for key, value in _entries(initializer).items()}
-        return _replaced(initializer, _EXTERNAL_DATA, lambda entry: _entry(*_renamed(entry, places)))
+        return replaced(initializer, _EXTERNAL_DATA, lambda entry: _entry(*_renamed(entry, places)))
 
-    return _replaced(model, _GRAPH, lambda body: _replaced(body, _INITIALIZER, moved))
+    return replaced(model, _GRAPH, lambda body: replaced(body, _INITIALIZER, moved))
 
 
 def _moved(key: str, value: str, entries: dict[str, str], place: Place) -> str:
@@ -87,12 +87,12 @@ def _copy(source: BinaryIO, target: BinaryIO, offset: int, length: int) -> int:
 
 def _entries(initializer: bytes) -> dict[str, str]:
     """Return what an initialiser says of its data in the file, nothing where it has none."""
-    return dict(_pair(entry) for entry in _inside(initializer, _EXTERNAL_DATA))
+    return dict(_pair(entry) for entry in inside(initializer, _EXTERNAL_DATA))
 
 
 def _pair(entry: bytes) -> tuple[str, str]:
-    fields = {number: payload.decode() for number, _, payload in _fields(entry)}
-    return fields.get(_KEY, ""), fields.get(_VALUE, "")
+    texts = {number: payload.decode() for number, _, payload in fields(entry)}
+    return texts.get(_KEY, ""), texts.get(_VALUE, "")
 
 
 def _renamed(entry: bytes, values: dict[str, str]) -> tuple[str, str]:
@@ -101,63 +101,4 @@ def _renamed(entry: bytes, values: dict[str, str]) -> tuple[str, str]:
 
 
 def _entry(key: str, value: str) -> bytes:
-    return b"".join(_field(number, text.encode()) for number, text in ((_KEY, key), (_VALUE, value)))
-
-
-def _inside(message: bytes, *path: int) -> Iterator[bytes]:
-    """Give the payloads of the fields of these numbers, one inside the other."""
-    for number, _, payload in _fields(message):
-        if number == path[0]:
-            yield from _inside(payload, *path[1:]) if path[1:] else (payload,)
-
-
-def _replaced(message: bytes, field: int, change: Callable[[bytes], bytes]) -> bytes:
-    """Return the message with the payloads of a field changed, all else as it was and in the same order."""
-    parts = (_field(field, change(payload)) if number == field else raw for number, raw, payload in _fields(message))
-    return b"".join(parts)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Give each field's number, the field as it stands, and its payload, which is empty for numbers."""
-    at = 0
-    while at < len(message):
-        start = at
-        tag, at = _varint(message, at)
-        payload = b""
-        match tag & 7:
-            case 0:
-                _, at = _varint(message, at)
-            case 1:
-                at += 8
-            case 2:
-                length, at = _varint(message, at)
-                payload = message[at : at + length]
-                at += length
-            case 5:
-                at += 4
-            case wire_type:
-                raise ValueError(f"a field of wire type {wire_type}")
-        yield tag >> 3, message[start:at], payload
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    return _as_varint(number << 3 | _BYTES) + _as_varint(len(payload)) + payload
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number in groups of seven bits, the lowest first, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-
-
-def _as_varint(value: int) -> bytes:
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes((*groups, value))
+    return b"".join(field(number, text.encode()) for number, text in ((_KEY, key), (_VALUE, value)))
