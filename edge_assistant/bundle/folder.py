@@ -77,6 +77,12 @@ class ManifestFile:
     name: str
     files: Mapping[FileName, FileEntry]
 
+    @property
+    def identity(self) -> str:
+        """The hash of the sizes and hashes of all files: what was computed with other files has another."""
+        files = json.dumps({name: asdict(entry) for name, entry in self.files.items()}, sort_keys=True)
+        return hashlib.sha256(files.encode()).hexdigest()
+
     def to_json(self: DataclassInstance) -> str:
         """Return the text of manifest.json."""
         return json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n"

@@ -19,9 +19,14 @@ def settings_and_model(args: Namespace) -> tuple[Settings, Path]:
     return settings, find_model(args.model or settings.model.name, settings.model_folders)
 
 
+def open_bundle(path: Path) -> Bundle:
+    """Open the bundle in a folder; files that were hashed before and have not changed are not hashed again."""
+    return Bundle.open(path, state_directory() / SEEN_FILE)
+
+
 def prepared_bundle(path: Path, settings: Settings) -> tuple[Bundle, Prepared]:
     """Open the bundle in a folder, and find how it is to be loaded on this device."""
-    bundle = Bundle.open(path, state_directory() / SEEN_FILE)
+    bundle = open_bundle(path)
     return bundle, prepare(bundle, settings, state_directory())
 
 

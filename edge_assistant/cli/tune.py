@@ -6,8 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from edge_assistant.bundle import SEEN_FILE, Bundle
-from edge_assistant.cli.common import settings_and_model
+from edge_assistant.cli.common import open_bundle, settings_and_model
 from edge_assistant.config import state_directory
 from edge_assistant.device import prepare
 
@@ -18,16 +17,14 @@ if TYPE_CHECKING:
 def tune(args: Namespace) -> int:
     """Measure, and keep what was found; progress goes to standard error."""
     settings, path = settings_and_model(args)
-    bundle = Bundle.open(path, state_directory() / SEEN_FILE)
-    _show(prepare.tune(bundle, settings.engine, state_directory(), _progress), as_json=args.json)
+    _show(prepare.tune(open_bundle(path), settings.engine, state_directory(), _progress), as_json=args.json)
     return 0
 
 
 def warm(args: Namespace) -> int:
     """Write the prepacked weights, and say what memory they save."""
     settings, path = settings_and_model(args)
-    bundle = Bundle.open(path, state_directory() / SEEN_FILE)
-    _show(prepare.warm(bundle, settings.engine, state_directory()), as_json=args.json)
+    _show(prepare.warm(open_bundle(path), settings.engine, state_directory()), as_json=args.json)
     return 0
 
 

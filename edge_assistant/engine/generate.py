@@ -22,7 +22,6 @@ one adapter, or of none, and is not taken for another's.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_assistant.bundle import Bundle, Manifest
+    from edge_assistant.bundle import Bundle
     from edge_assistant.config import EngineSettings
     from edge_assistant.engine.metrics import Metrics
     from edge_assistant.engine.request import FinishReason, Timing, Usage
@@ -84,7 +83,8 @@ class Engine:
         slots = Slots.load(bundle, settings, prepacked)
         files = None
         if prefixes and settings.prefix_disk_bytes:
-            files = PrefixFiles(prefixes, _fingerprint(bundle.manifest), settings.prefix_disk_bytes)
+            computed_by = f"{bundle.manifest.identity}-onnxruntime-{VERSION}"
+            files = PrefixFiles(prefixes, computed_by, settings.prefix_disk_bytes)
         kept = Prefixes(settings.prefix_bytes, files)
         return cls(slots, kept, bundle.manifest.architecture.vocab_size, settings)
 
@@ -226,8 +226,3 @@ class Generation:
     def timing(self) -> Timing:
         """How long it has been computed so far."""
         return self._progress.timing
-
-
-def _fingerprint(manifest: Manifest) -> str:
-    """Return what the rows of a prefix depend on: the bundle's files, its cache, and what computes with them."""
-    return hashlib.sha256(f"onnxruntime {VERSION} {manifest.to_json()}".encode()).hexdigest()

@@ -4,7 +4,7 @@ onnxruntime packs the weights of every matrix anew when it loads a bundle, and k
 a 7B, which the system cannot take back. Written to a file beside the raw ones, they are mapped like any other file.
 
     <state>/prepacked/<model>/<key>/    key: of the bundle, the processor and the version of onnxruntime
-      model.onnx  model.onnx.data       twice the size of the bundle
+      model.onnx  model.onnx.data       about 2.5 times the bundle's
       record.json                       size and hash of both, and what they were packed from
 
 The layout is the processor's and onnxruntime's alone. A folder gets its name once it is whole, and by then it has

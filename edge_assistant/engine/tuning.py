@@ -33,14 +33,13 @@ class Fingerprint:
 
     cpu: str
     bundle: Sha256
-    """Of the sizes and hashes of its files."""
+    """Its manifest's identity."""
     onnxruntime: str
 
     @classmethod
     def of(cls, manifest: Manifest, cpu: str) -> Fingerprint:
         """Return that of a bundle on this processor, which `cpu` tells from others, under this onnxruntime."""
-        files = json.dumps({name: asdict(entry) for name, entry in manifest.files.items()}, sort_keys=True)
-        return cls(cpu, hashlib.sha256(files.encode()).hexdigest(), VERSION)
+        return cls(cpu, manifest.identity, VERSION)
 
     @property
     def key(self) -> str:

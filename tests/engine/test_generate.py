@@ -73,23 +73,19 @@ def test_greedy_takes_the_best_of_the_scores(engine):
 
 def test_usage_counts_what_was_in_the_cache(tiny_bundle):
     with Engine.load(tiny_bundle(), EngineSettings(threads=1, sequences=1)) as engine:
-        usage_is_counted(engine)
-
-
-def usage_is_counted(engine):
-    first = engine.generate(PROMPT, GREEDY)
-    answer = list(first)
-    assert first.usage == Usage(40, 30, 0)
-    again = engine.generate(PROMPT, GREEDY)
-    list(again)
-    assert again.usage == Usage(40, 30, 39)
-    # The last token of an answer was drawn, but never read.
-    onward = engine.generate([*PROMPT, *answer, 20], SamplingParams(1))
-    list(onward)
-    assert onward.usage == Usage(71, 1, 69)
-    other = engine.generate([*PROMPT[:10], 269, *PROMPT[11:]], SamplingParams(1))
-    list(other)
-    assert other.usage == Usage(40, 1, 10)
+        first = engine.generate(PROMPT, GREEDY)
+        answer = list(first)
+        assert first.usage == Usage(40, 30, 0)
+        again = engine.generate(PROMPT, GREEDY)
+        list(again)
+        assert again.usage == Usage(40, 30, 39)
+        # The last token of an answer was drawn, but never read.
+        onward = engine.generate([*PROMPT, *answer, 20], SamplingParams(1))
+        list(onward)
+        assert onward.usage == Usage(71, 1, 69)
+        other = engine.generate([*PROMPT[:10], 269, *PROMPT[11:]], SamplingParams(1))
+        list(other)
+        assert other.usage == Usage(40, 1, 10)
 
 
 def test_timing_adds_up_and_counts_only_the_engine_s_work(engine):
