@@ -31,6 +31,7 @@ from edge_assistant.home.outcomes import CallOutcome
 from edge_assistant.home.perform import Performer
 from edge_assistant.home.registry import Device, Home, describe
 from edge_assistant.home.relevant import as_many_as_fit, in_home_order, relevant
+from edge_assistant.home.said import legible
 from edge_assistant.home.timers import Timer, Timers
 from edge_assistant.home.tools import TOOLS
 from edge_assistant.text.messages import Assistant as AssistantMessage
@@ -237,7 +238,7 @@ class Assistant:
                 on_text(text)
             results = [ToolResult(outcome.call.id or "", _result(outcome)) for outcome in outcomes]
             acts: tuple[Message, ...] = (AssistantMessage("", calls), *results) if calls else ()
-            session.remember((User(ask.text), *acts, AssistantMessage(text)), self._settings)
+            session.remember((User(legible(ask.text)), *acts, AssistantMessage(text)), self._settings)
         ended = perf_counter()
         usage = AnswerUsage(reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.cached_tokens)
         timing = AnswerTiming(
@@ -280,7 +281,7 @@ class Assistant:
         )
 
         def turn() -> Reply:
-            messages = self._prompt(ask.text, devices, history, params.max_tokens)
+            messages = self._prompt(legible(ask.text), devices, history, params.max_tokens)
             return self._model.chat(messages, self._tools, params, on_text=on_text, cancel=cancel, claim=claim)
 
         work = asyncio.get_running_loop().run_in_executor(self._threads, turn)

@@ -97,6 +97,16 @@ async def test_a_session_follows_up_and_another_does_not(scripted_model):
     assert [len(prompt) for prompt in model.prompts] == [2, 6, 2, 2]
 
 
+async def test_a_question_in_capitals_is_read_in_small_letters(scripted_model):
+    model = scripted_model(lambda text: "fine")
+    assistant = make(model)
+    for said in ("IS THE LAMP ON?", "Is the TV on?"):
+        await assistant.answer(Ask(said, session="a"))
+    _, first, _, last = model.prompts[1]
+    assert first == User("is the lamp on?")
+    assert last.text.endswith("\n\nIs the TV on?")
+
+
 async def test_call_ids_go_on_through_a_session(scripted_model):
     assistant = make(scripted_model(lambda text: {"HassTurnOn": {"name": "lamp"}, "HassTurnOff": {"name": "lamp"}}))
     ids = []

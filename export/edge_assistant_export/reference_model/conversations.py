@@ -15,6 +15,7 @@ from edge_assistant.home.outcomes import Result, outcome
 from edge_assistant.home.registry import Home, describe
 from edge_assistant.home.relevant import in_home_order, relevant
 from edge_assistant.home.resolve import resolve, target_of
+from edge_assistant.home.said import legible
 from edge_assistant.home.wording import states
 from edge_assistant.text.messages import Assistant, Message, System, ToolCall, ToolResult, User, spoken
 from edge_assistant_export.reference_model import homes
@@ -56,10 +57,12 @@ class Conversation:
         return [*self.before, User(self.head + question)]
 
     def as_asked(self, question: str, devices: int) -> list[Message]:
-        """Return the prompt that a board makes for one question: with what is relevant of the home."""
-        shown = relevant(self.house.devices, question, spoken(self.before), devices).devices
+        """Return the prompt that a board makes for one question: legible, with what is relevant of the home."""
+        said = legible(question)
+        before = [User(legible(turn.text)) if isinstance(turn, User) else turn for turn in self.before]
+        shown = relevant(self.house.devices, said, spoken(before), devices).devices
         head = describe(in_home_order(self.house.devices, shown), self.house.time)
-        return [*self.before, User(f"{head}\n\n{question}")]
+        return [*before, User(f"{head}\n\n{said}")]
 
 
 def conversation(speaker: Speaker, house: House, *, history: bool | None = None) -> Conversation:
