@@ -118,14 +118,14 @@ class Recipe:
         if not self.eight_bits and not self.small_blocks:
             return plain
         known = tuple(plan_weights(architecture, plain).by_name)
+        head = "embedding" if architecture.tied_embedding else "lm_head"
+        chosen: dict[str, tuple[str, ...]] = {}
         for option, names in (("eight_bits", self.eight_bits), ("small_blocks", self.small_blocks)):
-            for name in names:
+            wanted = [head if name == "lm_head" else name for name in names]
+            for name in wanted:
                 check_choice(option, name, known)
-        return replace(
-            plain,
-            eight_bits=tuple(name for name in known if name in self.eight_bits),
-            small_blocks=tuple(name for name in known if name in self.small_blocks),
-        )
+            chosen[option] = tuple(name for name in known if name in wanted)
+        return replace(plain, eight_bits=chosen["eight_bits"], small_blocks=chosen["small_blocks"])
 
     def _check_blocks(self, architecture: Architecture) -> None:
         sizes = (architecture.hidden_size, architecture.ffn_size)

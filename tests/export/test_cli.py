@@ -96,6 +96,26 @@ def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):
     assert (manifest.instruct, manifest.name) == ("v3-tekken", "hall")
 
 
+@pytest.mark.parametrize(
+    ("options", "stored"),
+    [
+        (("--lm-head-bits", 8), ("lm_head",)),
+        (("--lm-head-bits", 8, "--eight-bits", "layers.0.down"), ("layers.0.down", "lm_head")),
+        (("--lm-head-bits", 4), ()),
+        (("--bits", 8, "--lm-head-bits", 8), ()),
+    ],
+)
+def test_the_head_has_bits_of_its_own(options, stored, tiny_checkpoint, tmp_path):
+    assert run("model", tiny_checkpoint(), tmp_path / "out", *options) == 0
+    assert Bundle.open(tmp_path / "out").manifest.quantization.eight_bits == stored
+
+
+@pytest.mark.parametrize(("options", "nearest"), [(("--lm-head-bits", 5), 4), (("--bits", 8, "--lm-head-bits", 4), 8)])
+def test_a_head_has_4_bits_or_8_and_never_fewer_than_the_rest(options, nearest, tiny_checkpoint, tmp_path, capsys):
+    assert run("model", tiny_checkpoint(), tmp_path / "out", *options) != 0
+    assert f"lm_head_bits cannot be {options[-1]}: the nearest that can is {nearest}" in capsys.readouterr().err
+
+
 def test_a_window_is_bounded_unless_said_otherwise(tiny_checkpoint, tmp_path, capsys):
     path = tiny_checkpoint(sliding_window=8, max_position_embeddings=4096)
     per_token = 4 * 2 * 2 * 2 * 16

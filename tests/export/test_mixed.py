@@ -120,9 +120,15 @@ def test_a_matrix_that_the_architecture_has_not_is_refused_with_the_nearest(tiny
             with pytest.raises(RecipeError, match=f"eight_bits cannot be {name}: the nearest that can is {nearest}"):
                 Recipe(eight_bits=(name,)).quantization(checkpoint.config)
         with pytest.raises(RecipeError, match="there are embedding, layers"):
-            Recipe(eight_bits=("lm_head",)).quantization(checkpoint.config)
+            Recipe(eight_bits=("norm",)).quantization(checkpoint.config)
     with pytest.raises(RecipeError, match="none, as bits is 8"):
         Recipe(bits=8, eight_bits=("embedding",))
+
+
+def test_the_head_is_the_embedding_where_they_are_tied(tiny_checkpoint):
+    for tied, stored in ((True, ("embedding",)), (False, ("lm_head",))):
+        with Checkpoint.open(tiny_checkpoint(tie_word_embeddings=tied)) as checkpoint:
+            assert Recipe(eight_bits=("lm_head",)).quantization(checkpoint.config).eight_bits == stored
 
 
 # What is chosen.

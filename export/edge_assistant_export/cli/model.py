@@ -39,7 +39,7 @@ examples:
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method awq --calibration pages.txt
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --target-size 4.2GB --calibration pages.txt
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --max-kl 0.01 --method gptq --zero-points
-  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --eight-bits lm_head,layers.31.down
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --lm-head-bits 8 --eight-bits layers.31.down
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
   edge-assistant-export model mistralai/Mixtral-8x7B-Instruct-v0.1 models/mixtral --block-size 128 --dry-run
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --for pi5-8gb --sequence-length 8192
@@ -82,8 +82,10 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         help="8 bits for as many matrices as SIZE, such as 4.2GB, holds",
     )
     add("--max-kl", type=float, metavar="NATS", help="as small as keeps the KL divergence at NATS or below")
-    add("--eight-bits", type=_names, metavar="NAMES", help="these matrices in 8 bits: embedding (and with it the head, "
-        "where they are tied), lm_head, layers.N.qkv, .o, .gate_up, .down, or .experts")  # fmt: skip
+    add("--lm-head-bits", type=int, metavar="4|8", help="bits of the head, and of the embedding where they are tied "
+        "(default: as --bits)")  # fmt: skip
+    add("--eight-bits", type=_names, metavar="NAMES", help="these matrices in 8 bits: embedding, lm_head, "
+        "layers.N.qkv, .o, .gate_up, .down, or .experts")  # fmt: skip
     add("--small-blocks", type=_names, metavar="NAMES", help="these matrices in blocks of 32")
     add(
         "--method",
@@ -134,9 +136,15 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _given(args: Namespace) -> Given:
     """Return what was said of the recipe; the rest is the recipe's own default, or the board's choice."""
+    from edge_assistant_export.recipe import check_choice
     from edge_assistant_export.target import Given
 
     said = {option: getattr(args, option) for option in Given.__annotations__}
+    if args.lm_head_bits is not None:
+        plain = 4 if args.bits is None else args.bits
+        check_choice("lm_head_bits", args.lm_head_bits, (4, 8) if plain == 4 else (plain,))
+        if args.lm_head_bits != plain:
+            said["eight_bits"] = (*(args.eight_bits or ()), "lm_head")
     if said["method"] is not None:
         said["method"] = said["method"].replace("-", "_")
     return cast("Given", {option: value for option, value in said.items() if value is not None})
