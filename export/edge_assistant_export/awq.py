@@ -12,7 +12,7 @@ exponents with which the products of calibration inputs stay nearest to what the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,7 +32,7 @@ _PIECE: Final = 4 << 20
 
 @dataclass(frozen=True)
 class Blocks:
-    """How the weights will be rounded."""
+    """How the weights of a matrix will be rounded."""
 
     bits: int
     block_size: int
@@ -61,8 +61,8 @@ class Scaled(Tensors):
         return tensor
 
 
-def scaled(model: Tensors, texts: Sequence[Sequence[int]], blocks: Blocks, keep: Path) -> Scaled:
-    """Return the model with the scales that texts of ids ask for, for which it is read once.
+def scaled(model: Tensors, texts: Sequence[Sequence[int]], blocks: Mapping[str, Blocks], keep: Path) -> Scaled:
+    """Return the model with the scales that texts of ids ask for, for which it is read once; `blocks` by tensor.
 
     They are kept at `keep`, an .npz, and read from there the next time.
     """
@@ -82,7 +82,7 @@ def scaled(model: Tensors, texts: Sequence[Sequence[int]], blocks: Blocks, keep:
 class _Search(Observer):
     """Finds the scales of each pair when the inputs of its second part have been seen."""
 
-    def __init__(self, model: Tensors, blocks: Blocks) -> None:
+    def __init__(self, model: Tensors, blocks: Mapping[str, Blocks]) -> None:
         self.factors: dict[str, Float32] = {}
         self._model, self._blocks = model, blocks
         self._name, self._count = "", 0
@@ -116,24 +116,25 @@ class _Search(Observer):
         """Return the scales [in] with which the products of x [n, in] with the takers change least."""
         candidates = [_scales(magnitude, exponent) for exponent in _EXPONENTS]
         costs = np.zeros(len(candidates))
-        for weight in self._weights(takers):
-            costs += [self._cost(weight, scales, x) for scales in candidates]
+        for weight, how in self._weights(takers):
+            costs += [_cost(weight, how, scales, x) for scales in candidates]
         return candidates[int(costs.argmin())]
 
-    def _weights(self, names: Iterable[str]) -> Iterable[Float32]:
-        """Give matrices that are to be rounded, in pieces; a router is not."""
+    def _weights(self, names: Iterable[str]) -> Iterator[tuple[Float32, Blocks]]:
+        """Give matrices that are to be rounded, in pieces, and how; a router is not."""
         for name in names:
             if not name.endswith(".router"):
                 weight = self._model.tensor(name)
                 step = max(1, _PIECE // weight.shape[1])
-                yield from (weight[start : start + step] for start in range(0, len(weight), step))
+                yield from ((weight[start : start + step], self._blocks[name]) for start in range(0, len(weight), step))
 
-    def _cost(self, weight: Float32, scales: Float32, x: Float32) -> float:
-        how = self._blocks
-        packed = quantize(weight * scales, how.bits, how.block_size, zero_points=how.zero_points)
-        found = dequantize(packed, how.bits, len(scales)) / scales
-        found -= weight
-        return float(np.square(x @ found.T).sum())
+
+def _cost(weight: Float32, how: Blocks, scales: Float32, x: Float32) -> float:
+    """Return by how much products of x [n, in] with a scaled weight [out, in] change when it is rounded."""
+    packed = quantize(weight * scales, how.bits, how.block_size, zero_points=how.zero_points)
+    found = dequantize(packed, how.bits, len(scales)) / scales
+    found -= weight
+    return float(np.square(x @ found.T).sum())
 
 
 def _scales(magnitude: Float32, exponent: float) -> Float32:

@@ -43,7 +43,8 @@ class Job:
     checkpoint: Checkpoint
     texts: Sequence[Sequence[int]]
     """Ids of the calibration's texts; none for a method that reads none."""
-    blocks: Blocks
+    blocks: Mapping[str, Blocks]
+    """How each tensor of the checkpoint will be rounded."""
     folder: Path
     """Where a file may be kept that the export is to find if it is killed and begun again."""
 

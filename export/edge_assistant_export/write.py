@@ -115,7 +115,7 @@ def export(
             with (folder / WEIGHTS_FILE).open("r+b") as file, Journal(folder / _JOURNAL) as journal:
                 for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
                     _write_rows(file.fileno(), place, 0, table)
-                job = Job(checkpoint, texts, Blocks(recipe.bits, recipe.block_size, recipe.zero_points), folder)
+                job = Job(checkpoint, texts, _blocks(weights), folder)
                 with _Writer(file.fileno(), weights, checkpoint, journal, progress) as writer:
                     rounded = recipe.rounding(job, writer)
                 os.fsync(file.fileno())
@@ -170,6 +170,16 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
         quality=None,
         lora=recipe.lora(architecture),
     )
+
+
+def _blocks(weights: Weights) -> dict[str, Blocks]:
+    """Return how each tensor that a matrix is made of will be rounded."""
+    return {
+        name: Blocks(matrix.bits, matrix.block_size, matrix.zero_points is not None)
+        for matrix in weights.matrices
+        for part in matrix.parts
+        for name in part.names
+    }
 
 
 class _Piece(NamedTuple):
