@@ -31,6 +31,7 @@ RECIPES = {
     "float32": {"bits": 32},
     "int4": {},
     "int4 with zero points": {"zero_points": True},
+    "int4 that takes adapters": {"lora_rank": 8},
     "4 and 8 bits": {"eight_bits": EVERY_OTHER},
     "4 and 8 bits with zero points": {"eight_bits": EVERY_OTHER, "zero_points": True},
 }
