@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from edge_assistant.cli.common import adapter_file, prepared_bundle, settings_and_model
+from edge_assistant.cli.report import show
 from edge_assistant.device import bench as device
 
 if TYPE_CHECKING:
@@ -13,16 +14,9 @@ if TYPE_CHECKING:
 
 
 def bench(args: Namespace) -> int:
-    """Measure, and print what was found: one name and value a line, or JSON."""
+    """Measure, and print what was found: as a person reads it, or as JSON."""
     settings, path = settings_and_model(args)
     adapter = adapter_file(args, settings)
     result = device.bench(*prepared_bundle(path, settings), args.prompt_tokens, args.new_tokens, adapter)
-    if args.json:
-        print(json.dumps(result))
-        return 0
-    shares = result.pop("operators")
-    for name, value in result.items():
-        print(f"{name + ':':24}{value}")
-    for name, share in shares.items():
-        print(f"  {name + ':':36}{share:6.1%}")
+    print(json.dumps(result)) if args.json else show(result)
     return 0

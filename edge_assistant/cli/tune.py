@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_assistant.cli.common import open_bundle, settings_and_model
+from edge_assistant.cli.report import show
 from edge_assistant.config import state_directory
 from edge_assistant.device import prepare
 
@@ -17,24 +18,18 @@ if TYPE_CHECKING:
 def tune(args: Namespace) -> int:
     """Measure, and keep what was found; progress goes to standard error."""
     settings, path = settings_and_model(args)
-    _show(prepare.tune(open_bundle(path), settings.engine, state_directory(), _progress), as_json=args.json)
+    found = prepare.tune(open_bundle(path), settings.engine, state_directory(), _progress)
+    print(json.dumps(found)) if args.json else show(found)
     return 0
 
 
 def warm(args: Namespace) -> int:
     """Write the prepacked weights, and say what memory they save."""
     settings, path = settings_and_model(args)
-    _show(prepare.warm(open_bundle(path), settings.engine, state_directory()), as_json=args.json)
+    saved = prepare.warm(open_bundle(path), settings.engine, state_directory())
+    print(json.dumps(saved)) if args.json else show(saved)
     return 0
 
 
 def _progress(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
-
-
-def _show(report: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(report))
-        return
-    for name, value in report.items():
-        print(f"{name + ':':24}{value}")

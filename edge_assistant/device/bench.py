@@ -42,7 +42,7 @@ def bench(
     return {
         "model": manifest.name,
         **measured,
-        "read_bandwidth": round(bandwidth),
+        "read_bytes_per_s": round(bandwidth),
         "weight_bytes_per_token": weights,
         "cache_bytes_per_token": cache,
         "ceiling_tokens_per_s": round(ceiling, 1),

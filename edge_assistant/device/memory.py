@@ -23,3 +23,11 @@ def resident(pid: int | str = "self") -> Resident:
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines())
     anonymous, file = (int(fields[name].split()[0]) << 10 for name in ("RssAnon", "RssFile"))
     return Resident(anonymous, file)
+
+
+def size(count: float) -> str:
+    """Return bytes as a person reads them."""
+    for unit, bytes_each in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= bytes_each:
+            return f"{count / bytes_each:.2f} {unit}"
+    return f"{count} B"

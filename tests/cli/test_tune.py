@@ -36,7 +36,8 @@ def test_warm_prints_what_it_saves(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["warm", "--model", MODEL]) == cli.OK
     lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
     assert Path(lines["saved"].strip()).is_relative_to(config.state_directory())
-    assert int(lines["anonymous_bytes_with"]) < int(lines["anonymous_bytes_without"])
+    with_them, without = (float(lines[f"anonymous {way}"].removesuffix(" MB")) for way in ("with", "without"))
+    assert with_them < without
 
 
 def test_ask_answers_alike_with_and_without(

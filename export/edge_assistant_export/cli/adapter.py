@@ -6,7 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_assistant_export.cli.common import add_command, size
+from edge_assistant.device.memory import size
+from edge_assistant_export.cli.common import add_command
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _SubParsersAction

@@ -1,4 +1,4 @@
-"""What the commands share: a parser each, options for a checkpoint, a progress bar, sizes in words."""
+"""What the commands share: a parser each, options for a checkpoint, a progress bar, a summary."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from edge_assistant.device.memory import size
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -85,11 +87,3 @@ def read_size(text: str) -> int:
         raise ArgumentTypeError(f"{text!r} is no size: write it as 4.2GB, 900MB or 3.9GiB")
     number, unit, binary = found.groups()
     return int(float(number) * (1024 if binary else 1000) ** ("KMG".index(unit.upper()) + 1))
-
-
-def size(count: int) -> str:
-    """Return bytes as a person reads them."""
-    for unit, bytes_each in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if count >= bytes_each:
-            return f"{count / bytes_each:.2f} {unit}"
-    return f"{count} B"

@@ -9,13 +9,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from edge_assistant.device.memory import size
 from edge_assistant_export.cli.common import (
     add_command,
     add_source_options,
     open_checkpoint,
     progress,
     read_size,
-    size,
     summary_text,
 )
 
