@@ -127,6 +127,9 @@ class EngineSettings(Section):
         "tokens",
         ge=0,
     )
+    refresh_when_idle: bool = _key(
+        False, "Read what was so kept anew while nobody asks: exact then, for the power of a prompt.", "true or false"
+    )
     spinning: bool = _key(False, "Let idle threads spin: burns a core, seldom gains.", "true or false")
     prepacked: bool = _key(
         True, "Load the weights that `edge-assistant warm` has written, where it has.", "true or false"

@@ -13,7 +13,8 @@ left in the prefixes that are kept beside the cache (`prefixes.py`).
 
 A prompt may also lack the oldest turns of the one before: what stands behind them, of what was said to come again, is
 moved up (`evict.py`) where it is `engine.cache_reuse` tokens or more. It still carries some of what went; with
-`engine.cache_reuse` 0 no answer depends on what the cache held. An answer longer than the cache is refused, or with
+`engine.cache_reuse` 0 no answer depends on what the cache held, and with `engine.refresh_when_idle` what was moved is
+read anew while nobody asks for anything (`refresh.py`). An answer longer than the cache is refused, or with
 `overflow="slide"` goes on while the oldest tokens go.
 
 An answer may be written with a LoRA adapter (`adapter.py`). What a slot holds, and what is kept beside the cache, is of
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from edge_assistant.engine.adapter import Adapter
 from edge_assistant.engine.answer import Answer
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import Keep, Prefixes
+from edge_assistant.engine.refresh import Refresher
 from edge_assistant.engine.request import Claim, Request
 from edge_assistant.engine.runtime import VERSION
 from edge_assistant.engine.scheduler import Scheduler
@@ -54,6 +56,10 @@ if TYPE_CHECKING:
     from edge_assistant.engine.sampling import SamplingParams
 
 
+_REFRESH_STEP: Final = 16
+"""Tokens that a refresh reads at a time: a request waits for no more of them. A larger step is hardly faster."""
+
+
 class Engine:
     """A loaded model with its cache."""
 
@@ -66,7 +72,9 @@ class Engine:
         self._manifest = slots.all[0].session.manifest
         self._vocab_size = vocab_size
         self._speculator = Speculator(settings.guesses)
-        self._open_scheduler: Scheduler | None = Scheduler(slots, self._speculator.pace, settings.queue)
+        step = min(_REFRESH_STEP, settings.prefill_chunk)
+        refresher = Refresher(slots.all if settings.refresh_when_idle else (), prefixes, step)
+        self._open_scheduler: Scheduler | None = Scheduler(slots, self._speculator.pace, refresher, settings.queue)
 
     @classmethod
     def load(

@@ -133,6 +133,11 @@ class KvCache:
         """How many tokens from the start have the rows that reading them afresh would give."""
         return min(self.length, self._exact)
 
+    @property
+    def moved(self) -> int:
+        """How many tokens that come again have rows that an eviction has moved, or that were read behind such."""
+        return max(0, min(self.comes_again, self.length) - self.exact)
+
     def longest_step(self, most: int) -> int:
         """Return how many tokens the next step had better read, of `most`: it ends where a window is full."""
         return min(most, self._window.longest_step(self.length)) if self._window else most
@@ -150,6 +155,18 @@ class KvCache:
             self._window.before_step(start, end)
         yield self.tokens[:, start:end]
         self.length = end
+
+    @contextmanager
+    def step_again(self, most: int) -> Generator[NDArray[np.int64]]:
+        """Give the first of the `moved` tokens, at most so many, as `step` does: their rows are written anew in place.
+
+        Those behind stay as they are, and count as before, so that nothing is lost whichever such step is the last.
+        """
+        start, length = self.exact, self.length
+        end = start + min(most, self.moved)
+        self.length = 0
+        yield self.tokens[:, start:end]
+        self.length, self._exact = length, end if end < length else self.capacity
 
     def shortest(self) -> int:
         """Return the fewest tokens, beside none, to which the context can be taken back."""
@@ -203,6 +220,7 @@ class KvCache:
         start = min(_SINKS, self.capacity // 2)
         gone = slice(start, start + max(lacking, self.capacity // _EVICTED_SHARE))
         self.evict(gone.start, gone.stop)
+        self.comes_again = min(self.comes_again, start)  # no other prompt begins with what an answer goes on from
         return gone
 
     def keep_shared(self, prompt: NDArray[np.int64], cache_reuse: int) -> int:

@@ -69,3 +69,7 @@ class Metrics:
     """Steps that read a part of a prompt."""
     answer_s: float
     """Computing time of an answer of late, in seconds; 0 before the first."""
+    refreshes: int
+    """Contexts that were read anew behind an eviction, to their end, while nobody asked for anything."""
+    refreshes_interrupted: int
+    """How often a request came before the end of one."""

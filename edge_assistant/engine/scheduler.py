@@ -13,6 +13,7 @@ One worker thread runs every step; it lives while there is something to do. Betw
   Answers of which one token is due take their step together where `Pace` finds that this pays.
 - When as many wait as may, a new request is refused, or puts out the last of a less urgent one. `EngineBusyError` says
   when a place is to be expected: after the time that an answer took to compute of late.
+- While there is no request at all, contexts are refreshed (`refresh.py`), in short steps: any request goes first.
 - A request that is cancelled or dropped, or whose first token is not there at its deadline, ends before its next step.
 
 Nobody waits for who asked: tokens that are not fetched, at most max_tokens, lie ready, and the slot is free for others.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge_assistant.engine.metrics import Ending
+    from edge_assistant.engine.refresh import Refresher
     from edge_assistant.engine.request import Request
     from edge_assistant.engine.slots import Slot, Slots
     from edge_assistant.engine.speculate import Pace
@@ -51,9 +53,11 @@ _LEARNING: Final = 0.2
 class Scheduler:
     """Runs requests in the slots of one engine."""
 
-    def __init__(self, slots: Slots, pace: Pace, queue: int, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, slots: Slots, pace: Pace, refresher: Refresher, queue: int, clock: Callable[[], float] = monotonic
+    ) -> None:
         """At most `queue` requests wait that have not begun; `clock` is for waiting and deadlines, in seconds."""
-        self._slots, self._queue, self._clock = slots, queue, clock
+        self._slots, self._refresher, self._queue, self._clock = slots, refresher, queue, clock
         self._steps = Steps(slots.together, pace)
         self._lock = threading.Lock()
         """Held for what callers see of waiting and running requests; never while a step runs."""
@@ -112,6 +116,8 @@ class Scheduler:
                 batches=dict(self._steps.batches),
                 chunks=self._steps.chunks,
                 answer_s=self._answer_s,
+                refreshes=self._refresher.finished,
+                refreshes_interrupted=self._refresher.interrupted,
             )
 
     def _make_room(self, request: Request) -> None:
@@ -147,9 +153,15 @@ class Scheduler:
                 self._sweep_waiting()
                 self._sweep_held()
                 given = self._give_slots()
-                if not self._slots.held():
+                idle = not self._slots.held()
+                moved = self._refresher.find() if idle and not self._closed else None
+                if idle and moved is None:
                     self._worker = None
                     return
+            if moved is not None:
+                self._refresher.step(moved)
+                continue
+            self._refresher.interrupt()
             for held in given:
                 self._take(self._steps.place(held))
             self._round()

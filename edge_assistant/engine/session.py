@@ -12,7 +12,7 @@ next step overwrites. A row of a batch is computed as it would be alone, but for
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -92,8 +92,13 @@ class Session:
 
     def run(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [vocab] after the last, valid until the next run."""
-        self._feed(self._bound.step, ids)
+        self._feed(self._bound.step, self.cache.step(ids), self.cache.length + len(ids))
         return self._logits.reshape(-1)
+
+    def run_again(self, most: int) -> None:
+        """Compute the rows anew of the first tokens, at most so many, that an eviction has moved."""
+        end = self.cache.exact + min(most, self.cache.moved)
+        self._feed(self._bound.step, self.cache.step_again(most), end)
 
     def run_rows(self, ids: NDArray[np.int64] | Sequence[int], rows: int) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [rows, vocab] after the last `rows` of them."""
@@ -102,7 +107,7 @@ class Session:
         binding.bind_output(names.LOGITS, "cpu")
         # `bind_cpu_input` does not know inputs that have a default.
         binding.bind_ortvalue_input(names.LOGITS_TO_KEEP, ort.OrtValue.ortvalue_from_numpy(np.array(rows, np.int64)))
-        self._feed(binding, ids)
+        self._feed(binding, self.cache.step(ids), self.cache.length + len(ids))
         logits: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
         return logits.reshape(-1, self.vocab_size)
 
@@ -110,9 +115,9 @@ class Session:
         """Return the file of the profile that was asked for when this was loaded; nothing is timed any more."""
         return Path(self._session.end_profiling())
 
-    def _feed(self, binding: ort.IOBinding, ids: NDArray[np.int64] | Sequence[int]) -> None:
-        end = self.cache.length + len(ids)
-        with self.cache.step(ids) as tokens:
+    def _feed(self, binding: ort.IOBinding, step: AbstractContextManager[NDArray[np.int64]], end: int) -> None:
+        """Run the tokens that a step of the cache gives, the last of which is the context's token `end` - 1."""
+        with step as tokens:
             binding.bind_cpu_input(names.INPUT_IDS, tokens)
             binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
             self._session.run_with_iobinding(binding)
