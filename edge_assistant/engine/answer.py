@@ -131,7 +131,7 @@ class Answer:
     def leave(self) -> None:
         """Stop, for another takes the session; `place` lets it go on."""
         cache = self._in_session.cache
-        self._prefixes.keep(cache, Keep(cache.length), self._owner)
+        self._prefixes.keep(cache, Keep(cache.length), self._owner, comes_again=False)
         self._session = None
 
     def close(self) -> None:

@@ -11,11 +11,11 @@ Threads share an engine: each answer that is asked for is computed by the engine
 prompt has in common with what a slot holds, from the start, is kept and not computed again, nor is what earlier prompts
 left in the prefixes that are kept beside the cache (`prefixes.py`).
 
-A prompt may also lack the oldest turns of the one before: what stands behind them, of what was said to come again, is
-moved up (`evict.py`) where it is `engine.cache_reuse` tokens or more. It still carries some of what went; with
-`engine.cache_reuse` 0 no answer depends on what the cache held, and with `engine.refresh_when_idle` what was moved is
-read anew while nobody asks for anything (`refresh.py`). An answer longer than the cache is refused, or with
-`overflow="slide"` goes on while the oldest tokens go.
+A prompt may also lack the oldest turns of one before: what stands behind them in a slot or in the prefixes, of what was
+said to come again, is moved up (`evict.py`) where it is `engine.cache_reuse` tokens or more. It still carries some of
+what went; with `engine.cache_reuse` 0 no answer depends on what the cache held. With `engine.refresh_when_idle` what
+was moved is read anew while nobody asks for anything (`refresh.py`). An answer longer than the cache is refused, or
+with `overflow="slide"` goes on while the oldest tokens go.
 
 An answer may be written with a LoRA adapter (`adapter.py`). What a slot holds, and what is kept beside the cache, is of
 one adapter, or of none, and is not taken for another's.
@@ -93,7 +93,7 @@ class Engine:
         if prefixes and settings.prefix_disk_bytes:
             computed_by = f"{bundle.manifest.identity}-onnxruntime-{VERSION}"
             files = PrefixFiles(prefixes, computed_by, settings.prefix_disk_bytes)
-        kept = Prefixes(settings.prefix_bytes, files)
+        kept = Prefixes(settings.prefix_bytes, files, settings.cache_reuse)
         return cls(slots, kept, bundle.manifest.architecture.vocab_size, settings)
 
     def __enter__(self) -> Self:

@@ -8,7 +8,9 @@ they have in common:
                     S S S b                         └── b ── c c
                     S S S b c c
 
-A later prompt walks down as far as its tokens agree, and its rows are copied back: a copy where a prefill was. The tree
+A later prompt walks down as far as its tokens agree, and its rows are copied back: a copy where a prefill was. One that
+is a conversation without its oldest turns (S S S c c) finds it too: those turns are evicted from what was copied, as
+they are from a slot's own context, and only of what was said to come again. The tree
 stays within a budget in bytes; the leaf that was not used for longest goes first. Behind it stands a folder
 (`prefix_files.py`), so that what lasts outlives a restart. A prefix has an owner, the adapter that it was computed
 with: there is a tree for each, and nothing is one owner's that was another's.
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_assistant.engine.cut import common
+from edge_assistant.engine.cut import Cut, common, find_cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +57,7 @@ class _Node:
     children: dict[int, _Node] = field(default_factory=dict)
     """By their first token."""
     used: int = 0
+    comes_again: bool = True
 
 
 class RadixTree:
@@ -72,24 +75,35 @@ class RadixTree:
         for node, shared in self._path(self._root(owner), tokens):
             yield node.rows[..., :shared, :]
 
+    def find_cut(self, tokens: NDArray[np.int64], owner: str = "") -> tuple[NDArray[np.int64], Cut] | None:
+        """Return of the texts that come again the one of which tokens [n] have most, but for a span, and that cut."""
+        cuts = ((text, find_cut(text, tokens)) for text in self._come_again(self._root(owner)))
+        found = ((text, cut) for text, cut in cuts if cut)
+        return max(found, key=lambda pair: pair[1].start + pair[1].kept, default=None)
+
     def insert(
         self,
         tokens: NDArray[np.int64],
         token_bytes: int,
         rows_of: Callable[[int, int], NDArray[Any]],
         owner: str = "",
+        *,
+        comes_again: bool = True,
     ) -> None:
         """Hold a prefix [n], where it fits; `rows_of(start, end)` copies the rows of its tokens out of the cache.
 
-        Those of one token are `token_bytes`: nothing is copied that there is no room for.
+        Those of one token are `token_bytes`: nothing is copied that there is no room for. Nothing is cut out of what
+        does not come again.
         """
         node, held = self._root(owner), 0
         for step, shared in self._path(node, tokens):
             held += shared
             node = step if shared == len(step.tokens) else self._split(step, shared)
+            node.comes_again |= comes_again
         if held < len(tokens) and self._make_room((len(tokens) - held) * token_bytes, node):
             rows = rows_of(held, len(tokens))
-            node.children[int(tokens[held])] = _Node(tokens[held:].copy(), rows, node, used=next(self._clock))
+            new = _Node(tokens[held:].copy(), rows, node, used=next(self._clock), comes_again=comes_again)
+            node.children[int(tokens[held])] = new
             self.bytes += rows.nbytes
 
     def _root(self, owner: str) -> _Node:
@@ -108,10 +122,21 @@ class RadixTree:
             node, start = child, start + shared
         return path
 
+    def _come_again(self, node: _Node) -> Iterator[NDArray[np.int64]]:
+        """Yield the texts below a node that come again, each as far as it does."""
+        ends = True
+        for child in node.children.values():
+            if child.comes_again:
+                ends = False
+                yield from (np.concatenate([node.tokens, text]) for text in self._come_again(child))
+        if ends:
+            yield node.tokens
+
     def _split(self, node: _Node, at: int) -> _Node:
         """Cut a node in two and return the upper one; rows are copied, so that each part can be freed alone."""
         assert node.parent is not None  # noqa: S101 - the root is never split
-        upper = _Node(node.tokens[:at], node.rows[..., :at, :].copy(), node.parent, used=node.used)
+        rows = node.rows[..., :at, :].copy()
+        upper = _Node(node.tokens[:at], rows, node.parent, used=node.used, comes_again=node.comes_again)
         upper.children[int(node.tokens[at])] = node
         node.parent.children[int(node.tokens[0])] = upper
         node.tokens, node.rows, node.parent = node.tokens[at:], node.rows[..., at:, :].copy(), upper
@@ -149,9 +174,9 @@ def _last_used(node: _Node) -> int:
 class Prefixes:
     """The prefixes of one model, in memory and, where there is a folder, on disk."""
 
-    def __init__(self, budget: int, files: PrefixFiles | None = None) -> None:
-        """`budget` bounds what is held in memory, in bytes."""
-        self._tree = RadixTree(budget)
+    def __init__(self, budget: int, files: PrefixFiles | None = None, cache_reuse: int = 0) -> None:
+        """`budget` bounds what is held in memory, in bytes; `cache_reuse` is as for `KvCache.keep_shared`."""
+        self._tree, self._cache_reuse = RadixTree(budget), cache_reuse
         self._files = files
         self._files_of: dict[str, PrefixFiles] = {}
 
@@ -167,13 +192,18 @@ class Prefixes:
         files = self._owned(owner)
         if files and start < len(wanted) and (rows := files.find(wanted, longer_than=cache.length)) is not None:
             _extend(cache, wanted, 0, rows)
+        if 0 < self._cache_reuse <= len(wanted) - cache.length and cache.can_evict:
+            self._restore_cut(cache, wanted, owner)
 
-    def keep(self, cache: KvCache, keep: Keep, owner: str = "") -> None:
-        """Keep the first tokens of the cache's context, which an owner has computed."""
+    def keep(self, cache: KvCache, keep: Keep, owner: str = "", *, comes_again: bool = True) -> None:
+        """Keep the first tokens of the cache's context, which an owner has computed.
+
+        What does not come again is what an answer was interrupted at.
+        """
         if keep.tokens < SHORTEST or not cache.holds_prefix(keep.tokens):
             return
         tokens = cache.context[: keep.tokens].copy()
-        self._tree.insert(tokens, cache.token_bytes, cache.copy_rows, owner)
+        self._tree.insert(tokens, cache.token_bytes, cache.copy_rows, owner, comes_again=comes_again)
         if keep.lasting and (files := self._owned(owner)):
             files.keep(tokens, cache.token_bytes, lambda: cache.copy_rows(0, keep.tokens))
 
@@ -182,6 +212,19 @@ class Prefixes:
         for files in (self._files, *self._files_of.values()):
             if files:
                 files.close()
+
+    def _restore_cut(self, cache: KvCache, wanted: NDArray[np.int64], owner: str) -> None:
+        """Put a text in the cache's place that has more of what is wanted behind a cut, and evict what is not."""
+        text, cut = self._tree.find_cut(wanted, owner) or (wanted, Cut(0, 0, 0))
+        end = cut.end + cut.kept
+        gained = cut.start + cut.kept - cache.length
+        if min(gained, cut.kept) < self._cache_reuse or end > cache.capacity:
+            return
+        cache.rewind(cut.start)
+        start = 0
+        for piece in self._tree.find(text[:end], owner):
+            start = _extend(cache, text, start, piece)
+        cache.evict(cut.start, cut.end)
 
     def _owned(self, owner: str) -> PrefixFiles | None:
         """Return the files of an adapter, which are read when it is first used; those of none are there already."""

@@ -265,15 +265,17 @@ def test_a_prompt_that_is_cancelled_behind_an_eviction_leaves_the_context_whole(
 
 
 def test_no_prefix_is_kept_that_carries_what_was_evicted(tiny_bundle):
-    context, prompt = [*IDS[:200]], [*IDS[:30], *IDS[130:200], 20, 21]
-    with Engine.load(tiny_bundle(), REUSING) as engine, Engine.load(tiny_bundle(), REUSING) as fresh:
-        list(engine.generate(context, SamplingParams(1), keep=Keep(200)))
-        held = engine._prefixes._tree.bytes
-        list(engine.generate(prompt, GREEDY, keep=Keep(100)))
-        assert engine._prefixes._tree.bytes == held > 0
+    """There is room to keep the second prompt, and not the first, out of which it would be cut again."""
+    bundle, prompt = tiny_bundle(), [*IDS[:30], *IDS[130:200], 20, 21]
+    room = REUSING.model_copy(update={"prefix_bytes": 150 * bundle.manifest.cache_size.per_token})
+    with Engine.load(bundle, room) as engine, Engine.load(bundle, REUSING) as fresh:
+        list(engine.generate(IDS[:200], SamplingParams(1), keep=Keep(200)))
+        answer = engine.generate(prompt, GREEDY, keep=Keep(100))
+        list(answer)
+        assert (answer.usage.cached_tokens, engine._prefixes._tree.bytes) == (100, 0)
         list(engine.generate([5], GREEDY))
         assert list(engine.generate(prompt, GREEDY, keep=Keep(100))) == list(fresh.generate(prompt, GREEDY))
-        assert engine._prefixes._tree.bytes > held
+        assert engine._prefixes._tree.bytes > 0
 
 
 def test_kept_prefixes_and_evictions_get_on(tiny_bundle):
@@ -298,6 +300,31 @@ def test_only_what_comes_again_is_moved(tiny_bundle, tokens, kept):
         answer = engine.generate([*IDS[:30], *IDS[160:200], 20, 21], SamplingParams(1))
         list(answer)
         assert answer.usage.cached_tokens == kept
+
+
+@pytest.mark.parametrize(("tokens", "kept"), [(200, 140), (170, 110), (98, 38), (97, 30), (0, 0)])
+def test_a_conversation_that_has_lost_its_slot_is_cut_out_of_the_kept_prefixes(tiny_bundle, tokens, kept):
+    """Its prompt lacks 60 tokens behind the first 30; in one layer what is moved is exact."""
+    bundle, prompt = tiny_bundle(ONE_LAYER), [*IDS[:30], *IDS[90:200], 20, 21]
+    with Engine.load(bundle, REUSING) as engine, Engine.load(bundle, REUSING) as fresh:
+        list(engine.generate(IDS[:200], SamplingParams(1), keep=Keep(tokens)))
+        list(engine.generate(IDS[210:290], SamplingParams(1), keep=Keep(80)))
+        answer = engine.generate(prompt, GREEDY, keep=Keep(140))
+        assert list(answer) == list(fresh.generate(prompt, GREEDY))
+        assert answer.usage.cached_tokens == kept
+        cache = engine._open_scheduler._slots.all[0].cache
+        assert cache.exact == (30 if kept > 30 else cache.length)
+
+
+@pytest.mark.parametrize("cache_reuse", [0, 8, 110, 111])
+def test_a_cut_has_to_gain_as_much_in_the_kept_prefixes(tiny_bundle, cache_reuse):
+    settings = REUSING.model_copy(update={"cache_reuse": cache_reuse})
+    with Engine.load(tiny_bundle(), settings) as engine:
+        list(engine.generate(IDS[:200], SamplingParams(1), keep=Keep(200)))
+        list(engine.generate(IDS[210:290], SamplingParams(1)))
+        answer = engine.generate([*IDS[:30], *IDS[90:200], 20, 21], SamplingParams(1))
+        next(answer)
+        assert answer.usage.cached_tokens == (140 if 0 < cache_reuse <= 110 else 30)
 
 
 def test_what_comes_again_follows_the_context(tiny_bundle):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, Keep, SamplingParams
+from edge_assistant.engine.cut import find_cut
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import SHORTEST, RadixTree
 
@@ -92,6 +94,33 @@ def test_owners_share_a_budget_and_nothing_else():
     assert not list(tree.find(tokens))
     for number, owner in ((1, "first"), (2, "second")):
         np.testing.assert_array_equal(np.concatenate(list(tree.find(tokens, owner))), rows_of([number] * 10))
+
+
+words = st.lists(st.integers(0, 9), max_size=8)
+marked = st.lists(st.tuples(words, st.booleans()), min_size=1, max_size=12)
+
+
+@given(marked, words)
+def test_a_tree_finds_the_best_cut_of_what_comes_again(texts, asked):
+    """Words are eight tokens: fewer are no match."""
+    tree, wanted, best = RadixTree(1 << 20), spelt(asked), 0
+    for text, comes_again in texts:
+        tokens = spelt(text)
+        rows = partial(rows_of, tokens)
+        tree.insert(tokens, TOKEN_BYTES, rows, comes_again=comes_again)
+        cut = find_cut(tokens, wanted) if comes_again else None
+        best = max(best, cut.start + cut.kept if cut else 0)
+        found = tree.find_cut(wanted)
+        assert (found[1].start + found[1].kept if found else 0) == best
+        if found:
+            held, cut = found
+            left = np.delete(held[: cut.end + cut.kept], np.s_[cut.start : cut.end])
+            np.testing.assert_array_equal(left, wanted[: len(left)])
+            assert sum(rows.shape[-2] for rows in tree.find(held)) == len(held)
+
+
+def spelt(text):
+    return np.array([8 * word + letter for word in text for letter in range(8)], np.int64)
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,7 @@ def test_a_fault_in_a_refresh_costs_its_context_and_no_answer(tiny_bundle, monke
             raise ZeroDivisionError
 
     bundle = tiny_bundle()
-    with Engine.load(bundle, SETTINGS) as engine:
+    with Engine.load(bundle, SETTINGS.model_copy(update={"prefix_bytes": 0})) as engine:
         with monkeypatch.context() as broken:
             broken.setattr(Session, "run_again", fail)
             converse(engine)

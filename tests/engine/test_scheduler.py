@@ -650,6 +650,22 @@ def test_what_the_prefixes_keep_is_read_once_for_all_slots(engine_of, tiny_bundl
     assert answers == [fresh(tiny_bundle(), first), fresh(tiny_bundle(), second)]
 
 
+def test_nothing_is_cut_out_of_what_an_interrupted_answer_has_left_behind(engine_of, machine):
+    """The job said of none of its prompt that it comes again, only that it goes on itself."""
+    engine = engine_of(sequences=1, cache_reuse=8)
+    machine.hold()
+    job = engine.generate(IDS[:120], GREEDY, claim=BATCH)
+    machine.held()
+    for _ in range(12):
+        machine.step()
+    turn = engine.generate(PROMPTS[3], GREEDY, claim=VOICE)
+    machine.let_go()
+    assert len(list(turn)) == 30
+    like_it = engine.generate([*IDS[:30], *IDS[60:120], 20], GREEDY, claim=VOICE)
+    assert (len(list(like_it)), len(list(job))) == (30, 30)
+    assert like_it.usage.cached_tokens == 30
+
+
 def test_conversations_that_go_on_keep_their_slots(engine_of):
     engine = engine_of(sequences=3)
     texts = [list(prompt) for prompt in PROMPTS[:3]]
