@@ -40,6 +40,7 @@ from edge_assistant.text.messages import Message, System, Tool, ToolCall, ToolRe
 if TYPE_CHECKING:
     from edge_assistant.bundle import Manifest
     from edge_assistant.config import AssistantSettings
+    from edge_assistant.engine import Adapter
     from edge_assistant.text.chat import Reply
 
 __all__ = ["Actuator", "Answer", "Ask", "Assistant", "LanguageModel", "Timer"]
@@ -82,8 +83,13 @@ class LanguageModel(Protocol):
         on_text: OnText | None = None,
         cancel: threading.Event | None = None,
         claim: Claim | None = None,
+        adapter: Adapter | None = None,
     ) -> Reply:
         """Answer a conversation; blocks."""
+        ...
+
+    def adapter(self, name: str) -> Adapter:
+        """Return the adapter of that name; LoraNameError where there is none."""
         ...
 
 
@@ -95,6 +101,8 @@ class Ask:
     id: str | None = None
     session: str | None = None
     max_tokens: int | None = None
+    adapter: str | None = None
+    """One of those that the configuration names; without one the model answers as it was loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +231,16 @@ class Assistant:
         Raises:
             ContextOverflowError: the question does not fit the model's context even alone.
             EngineBusyError: too many requests wait for the model; it says when to ask again.
+            LoraNameError: no adapter has the name that the question gives.
         """
         started = perf_counter()
+        adapter = self._model.adapter(ask.adapter) if ask.adapter else None
         session = self._session(ask.session)
         async with session.lock:
             begun = perf_counter()
             claim = Claim(ask.session or "", priority)
-            reply = await self._generate(ask, tuple(session.turns), on_text, cancel or threading.Event(), claim)
+            cancel = cancel or threading.Event()
+            reply = await self._generate(ask, tuple(session.turns), on_text, cancel, claim, adapter)
             answered = perf_counter()
             calls = session.numbered(reply.message.calls)
             outcomes = await self._performer.perform(calls)
@@ -273,6 +284,7 @@ class Assistant:
         on_text: OnText | None,
         cancel: threading.Event,
         claim: Claim,
+        adapter: Adapter | None,
     ) -> Reply:
         """Run the model in a thread; when this task is cancelled, stop the model and wait until it has stopped."""
         devices = tuple(self._home)
@@ -282,7 +294,9 @@ class Assistant:
 
         def turn() -> Reply:
             messages = self._prompt(legible(ask.text), devices, history, params.max_tokens)
-            return self._model.chat(messages, self._tools, params, on_text=on_text, cancel=cancel, claim=claim)
+            return self._model.chat(
+                messages, self._tools, params, on_text=on_text, cancel=cancel, claim=claim, adapter=adapter
+            )
 
         work = asyncio.get_running_loop().run_in_executor(self._threads, turn)
         try:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 ENV_PREFIX = "EDGE_ASSISTANT_"
+NAME = r"[A-Za-z0-9_.:-]{1,64}"
+"""What a name is made of that travels in questions."""
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
@@ -64,6 +67,13 @@ def _level(value: str) -> str:
     return _topic(value)
 
 
+def _name(value: str) -> str:
+    if not re.fullmatch(NAME, value):
+        msg = "a name of 1 to 64 letters, digits, or any of _ . : -"
+        raise ValueError(msg)
+    return value
+
+
 def _temperature(value: float) -> float:
     if 0 < value < 1e-3:
         msg = "0, or at least 0.001"
@@ -74,6 +84,7 @@ def _temperature(value: float) -> float:
 File = Annotated[Path, AfterValidator(Path.expanduser)]
 Host = Annotated[str, AfterValidator(_host)]
 Topic = Annotated[str, AfterValidator(_topic)]
+Name = Annotated[str, AfterValidator(_name)]
 Level = Annotated[str, AfterValidator(_level)]
 Temperature = Annotated[float, AfterValidator(_temperature)]
 
@@ -90,6 +101,12 @@ class ModelSettings(Section):
     name: str = _key("home-mini", "A bundle's folder, or its name in one of the folders.", "name or path", min_length=1)
     adapter: File | None = _optional(
         "/var/lib/edge-assistant/kitchen.npz", "A LoRA adapter that was made for this model's bundle.", "path"
+    )
+    adapters: dict[Name, File] = _key(
+        {},
+        'Others that a question may name: {kitchen = "/path/kitchen.npz"}; all are held in memory.',
+        "name -> path",
+        max_length=8,
     )
     folders: tuple[File, ...] = _key((), "Looked through first, then the state directory's models/.", "paths")
 

@@ -20,7 +20,8 @@
     ├── LoraError              (ValueError)          a LoRA adapter that must not be used with a bundle
     │   ├── LoraFileError                            a file that cannot be read, or holds other matrices than it should
     │   ├── LoraBaseError                            an adapter that was made for another bundle
-    │   └── LoraGraphError                           an adapter that the bundle's graph does not take
+    │   ├── LoraGraphError                           an adapter that the bundle's graph does not take
+    │   └── LoraNameError      (LookupError)         a name that the configuration gives to no adapter
     ├── EngineError
     │   ├── CacheBudgetError   (MemoryError)         the byte budget holds no token
     │   ├── RewindError        (ValueError)          tokens are to be taken back that a window has passed over
@@ -253,6 +254,15 @@ class LoraGraphError(LoraError):
     def __init__(self, path: Path, bundle: str, problem: str = NONE) -> None:
         """`bundle` is its name, `problem` what its graph does not take, and how to mend it."""
         super().__init__(f"{path} cannot be used with {bundle}: {problem}")
+
+
+class LoraNameError(LoraError, LookupError):
+    """The configuration gives the name to no adapter."""
+
+    def __init__(self, name: str, names: Sequence[str]) -> None:
+        """`names` are those that it gives."""
+        there_are = f"there are {', '.join(names)}" if names else "model.adapters of the configuration names none"
+        super().__init__(f"no adapter is called {name!r}; {there_are}")
 
 
 class EngineError(EdgeAssistantError):

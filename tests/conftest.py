@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from edge_assistant.bundle import AdapterSource, Bundle, Factors, LoraAbout, LoraFile, LoraMatrix, part_shapes
 from edge_assistant.engine import Claim, Timing, Usage
-from edge_assistant.errors import ContextOverflowError
+from edge_assistant.errors import ContextOverflowError, LoraNameError
 from edge_assistant.text.chat import Reply
 from edge_assistant.text.messages import Assistant, Message, ToolCall
 
@@ -116,8 +116,8 @@ def lora_file() -> Callable[..., Path]:
 class ScriptedModel:
     """Stands in for a ChatModel where the logic around it is tested: it answers what a function makes of the prompt.
 
-    A token is four characters here. `prompts` and `claims` keep what it was asked; it sets `started`, and waits for
-    `gate`.
+    A token is four characters here. `prompts`, `claims` and `adapters` keep what it was asked; it sets `started`, and
+    waits for `gate`. It has the adapters `garden` and `kitchen`.
     """
 
     def __init__(self, script: Callable[[str], str | dict], capacity: int = 2000) -> None:
@@ -125,6 +125,7 @@ class ScriptedModel:
         self.manifest = SimpleNamespace(assistant=None, instruct="v7-tekken")
         self.prompts: list[list[Message]] = []
         self.claims: list[Claim | None] = []
+        self.adapters: list[object] = []
         self.started = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
@@ -134,12 +135,19 @@ class ScriptedModel:
         """Return the tokens of a prompt."""
         return sum(len(str(message)) for message in messages) // 4
 
-    def chat(self, messages, tools, params, *, on_text=None, cancel=None, claim=None):
+    def adapter(self, name):
+        """Return what stands for an adapter."""
+        if name not in ("garden", "kitchen"):
+            raise LoraNameError(name, ["garden", "kitchen"])
+        return f"the {name}'s"
+
+    def chat(self, messages, tools, params, *, on_text=None, cancel=None, claim=None, adapter=None):
         """Answer as the script says of the last text: a str is text, a dict {tool: slots} makes calls."""
         if self.count(messages) + params.max_tokens > self.capacity:
             raise ContextOverflowError(self.count(messages), params.max_tokens, self.capacity)
         self.prompts.append(list(messages))
         self.claims.append(claim)
+        self.adapters.append(adapter)
         self.started.set()
         while not self.gate.wait(0.01):
             if cancel is not None and cancel.is_set():

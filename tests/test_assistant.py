@@ -12,7 +12,7 @@ import pytest
 from edge_assistant.assistant import EMPTY, Answer, Ask, Assistant
 from edge_assistant.config import AssistantSettings, EngineSettings
 from edge_assistant.engine import Claim
-from edge_assistant.errors import ContextOverflowError
+from edge_assistant.errors import ContextOverflowError, LoraNameError
 from edge_assistant.home.registry import Device, Home
 from edge_assistant.text.messages import Assistant as Said
 from edge_assistant.text.messages import System, ToolCall, ToolResult, User
@@ -105,6 +105,18 @@ async def test_a_question_in_capitals_is_read_in_small_letters(scripted_model):
     _, first, _, last = model.prompts[1]
     assert first == User("is the lamp on?")
     assert last.text.endswith("\n\nIs the TV on?")
+
+
+async def test_an_adapter_is_that_of_one_question_and_an_unknown_one_leaves_no_trace(scripted_model):
+    model = scripted_model(lambda text: "fine")
+    assistant = make(model)
+    for adapter in (None, "kitchen", None):
+        await assistant.answer(Ask("hi", session="a", adapter=adapter))
+    assert model.adapters == [None, "the kitchen's", None]
+    with pytest.raises(LoraNameError, match="no adapter is called 'cellar'; there are garden, kitchen"):
+        await assistant.answer(Ask("hi", session="a", adapter="cellar"))
+    await assistant.answer(Ask("hi", session="a"))
+    assert [len(prompt) for prompt in model.prompts] == [2, 4, 6, 8]
 
 
 async def test_call_ids_go_on_through_a_session(scripted_model):

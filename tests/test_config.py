@@ -100,6 +100,12 @@ def test_template_with_every_key_uncommented_is_the_defaults(tmp_path: Path) -> 
         ("[assistant]\ntemperature = 0.0005", InvalidValueError, "expected: 0, or at least 0.001"),
         ('[assistant]\nnode = "a/b"', InvalidValueError, "expected: one level of a topic"),
         ('[mqtt]\nbase = "home/#"', InvalidValueError, "expected: a topic without wildcards"),
+        ('[model]\nadapters = {"a/b" = "x.npz"}', InvalidValueError, "expected: a name of 1 to 64 letters, digits"),
+        (
+            f"[model]\nadapters = {{{', '.join(f'a{n} = {chr(34)}x{chr(34)}' for n in range(9))}}}",
+            InvalidValueError,
+            "at most 8",
+        ),
         ("[engine\n", ConfigFileError, "not TOML"),
     ],
 )
@@ -153,8 +159,10 @@ def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
 def test_a_list_and_a_table_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_ASSISTANT_MODEL__FOLDERS", '["~/models"]')
     monkeypatch.setenv("EDGE_ASSISTANT_HOME__DEVICES", '{"hall": {"lamp": {"domain": "light"}}}')
+    monkeypatch.setenv("EDGE_ASSISTANT_MODEL__ADAPTERS", '{"kitchen": "~/kitchen.npz"}')
     settings = Settings.load()
     assert settings.model.folders == (Path.home() / "models",)
+    assert settings.model.adapters == {"kitchen": Path.home() / "kitchen.npz"}
     assert settings.home.devices["hall"]["lamp"].domain == "light"
 
 

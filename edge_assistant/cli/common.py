@@ -10,6 +10,7 @@ from edge_assistant.device.prepare import Prepared, prepare
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -34,3 +35,8 @@ def adapter_file(args: Namespace, settings: Settings) -> Path | None:
     """Return the adapter that `--adapter` names; that of the settings belongs to the model of the settings."""
     named: Path | None = args.adapter
     return named or (None if args.model else settings.model.adapter)
+
+
+def named_adapters(args: Namespace, settings: Settings) -> Mapping[str, Path]:
+    """Return the adapters that questions may name; those of the settings belong to the model of the settings."""
+    return {} if args.model else settings.model.adapters

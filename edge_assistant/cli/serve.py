@@ -7,7 +7,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-from edge_assistant.cli.common import adapter_file, prepared_bundle, settings_and_model
+from edge_assistant.cli.common import adapter_file, named_adapters, prepared_bundle, settings_and_model
 from edge_assistant.config import state_directory
 from edge_assistant.mqtt.service import serve as serve_mqtt
 from edge_assistant.text.chat import ChatModel
@@ -25,8 +25,10 @@ def serve(args: Namespace) -> int:
     )
     settings, path = settings_and_model(args)
     bundle, prepared = prepared_bundle(path, settings)
-    adapter = adapter_file(args, settings)
-    with ChatModel.load(bundle, prepared.settings, state_directory(), adapter, prepacked=prepared.prepacked) as model:
+    adapter, adapters = adapter_file(args, settings), named_adapters(args, settings)
+    with ChatModel.load(
+        bundle, prepared.settings, state_directory(), adapter, prepacked=prepared.prepacked, adapters=adapters
+    ) as model:
         asyncio.run(_until_terminated(model, settings))
     return 0
 

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge_assistant.assistant import Ask
-from edge_assistant.errors import ContextOverflowError, EdgeAssistantError, EngineBusyError, RequestError
+from edge_assistant.config import NAME
+from edge_assistant.errors import (
+    ContextOverflowError,
+    EdgeAssistantError,
+    EngineBusyError,
+    LoraNameError,
+    RequestError,
+)
 from edge_assistant.home.timers import Timer
 from edge_assistant.home.values import one_line
 
 ONLINE, OFFLINE = b"online", b"offline"
 
-_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_ASK_FIELDS = {"text": str, "id": str, "session": str, "max_tokens": int}
+_ASK_FIELDS = {"text": str, "id": str, "session": str, "max_tokens": int, "adapter": str}
 _META_TEXTS = ("domain", "device_class", "floor", "unit", "name", "area")
 _MAX_ALIASES = 16
+_CODES = {ContextOverflowError: "context_overflow", LoraNameError: "unknown_adapter"}
 
 
 def read_ask(payload: bytes, max_bytes: int) -> Ask:
@@ -43,8 +50,7 @@ def read_ask(payload: bytes, max_bytes: int) -> Ask:
 
 def write_ask(ask: Ask) -> bytes:
     """Return a question as JSON."""
-    fields = {"text": ask.text, "id": ask.id, "session": ask.session, "max_tokens": ask.max_tokens}
-    return _dump({name: value for name, value in fields.items() if value is not None})
+    return _dump({name: value for name, value in asdict(ask).items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class ErrorAnswer:
         """Return the answer to a question that the assistant failed at."""
         if isinstance(error, EngineBusyError):
             return cls(question_id, "busy", str(error), round(error.retry_after_s, 1))
-        code = "context_overflow" if isinstance(error, ContextOverflowError) else "model"
+        code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "model")
         return cls(question_id, code, str(error))
 
     def to_payload(self) -> bytes:
@@ -135,7 +141,7 @@ def _from_json(text: str) -> Ask:
     except ValueError as error:
         raise RequestError("invalid_json", f"the question starts like JSON and is none: {error}") from error
     request_id = document.get("id")
-    if request_id is not None and not (isinstance(request_id, str) and _ID.fullmatch(request_id)):
+    if request_id is not None and not (isinstance(request_id, str) and re.fullmatch(NAME, request_id)):
         raise RequestError("invalid_field", "id has to be 1 to 64 letters, digits, or any of _ . : -")
     for name, value in document.items():
         wanted = _ASK_FIELDS.get(name)
@@ -157,6 +163,8 @@ def _checked(document: dict[str, Any], request_id: str | None) -> Ask:
         raise RequestError("invalid_field", "max_tokens has to be at least 1", request_id)
     if ask.session is not None and not 1 <= len(ask.session) <= 64:
         raise RequestError("invalid_field", "session has to be 1 to 64 characters", request_id)
+    if ask.adapter is not None and not re.fullmatch(NAME, ask.adapter):
+        raise RequestError("invalid_field", "adapter has to be 1 to 64 letters, digits, or any of _ . : -", request_id)
     try:
         f"{ask.text}{ask.session}".encode()
     except UnicodeEncodeError as error:

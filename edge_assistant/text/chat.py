@@ -10,7 +10,7 @@ stop strings, max_tokens, and the caller's `cancel`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,7 +31,7 @@ from edge_assistant.engine import (
     Timing,
     Usage,
 )
-from edge_assistant.errors import ConversationError, ToolCallError
+from edge_assistant.errors import ConversationError, LoraNameError, ToolCallError
 from edge_assistant.text.conversation import checked, role_of
 from edge_assistant.text.instruct import BOS, EOS, InstructFormat
 from edge_assistant.text.messages import Assistant, Message, Tool, User
@@ -60,13 +60,20 @@ class Reply:
 class ChatModel:
     """A loaded model; threads may share it, each with a conversation of its own."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, tokenizer: Tokenizer, adapter: Adapter | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        adapter: Adapter | None = None,
+        adapters: Mapping[str, Adapter] | None = None,
+    ) -> None:
         """Take what `load` has made; the engine is closed with the model."""
         self.manifest = bundle.manifest
         self._tokenizer_path = bundle.tokenizer_path
         self._engine = engine
         self._tokenizer = tokenizer
-        self._adapter = adapter
+        self._adapter, self._adapters = adapter, adapters or {}
         self._format = InstructFormat.named(self.manifest.instruct) if self.manifest.instruct else Completion()
         self._stop_ids = self._format.stop_ids(tokenizer)
         self._marks = self._format.marks(tokenizer)
@@ -80,22 +87,27 @@ class ChatModel:
         adapter: Path | None = None,
         *,
         prepacked: Path | None = None,
+        adapters: Mapping[str, Path] | None = None,
     ) -> Self:
         """Load a bundle, or the one in a folder; `prepacked` is as for `Engine.load`.
 
         The directory `state` remembers which files were hashed (see Bundle.open), and keeps what prompts begin with.
 
-        `adapter` is the file of a LoRA adapter, with which it answers where a request names none.
+        `adapter` is the file of a LoRA adapter, with which it answers where a request names none; `adapters` are files
+        of others, by the names under which `adapter()` has them. All are read at once, and kept.
 
         Raises:
             BundleError, CacheBudgetError, TextError: The bundle cannot be used; each says why.
-            LoraError: The adapter cannot be used with it.
+            LoraError: An adapter cannot be used with it.
         """
         bundle = model if isinstance(model, Bundle) else Bundle.open(model, state and state / SEEN_FILE)
         tokenizer = Tokenizer(bundle.tokenizer_path)
-        tuned = None if adapter is None else Adapter.load(adapter, bundle.manifest)
+        paths = dict(adapters or {})
+        files = dict.fromkeys((adapter, *paths.values()))
+        tuned = {path: Adapter.load(path, bundle.manifest) for path in files if path}
         engine = Engine.load(bundle, settings, state and state / "prefixes", prepacked=prepacked)
-        return cls(bundle, engine, tokenizer, tuned)
+        named = {name: tuned[path] for name, path in paths.items()}
+        return cls(bundle, engine, tokenizer, tuned[adapter] if adapter else None, named)
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +127,12 @@ class ChatModel:
     def metrics(self) -> Metrics:
         """Return what the engine has counted."""
         return self._engine.metrics()
+
+    def adapter(self, name: str) -> Adapter:
+        """Return one of the adapters that the model was loaded with; LoraNameError where none has the name."""
+        if name not in self._adapters:
+            raise LoraNameError(name, sorted(self._adapters))
+        return self._adapters[name]
 
     def load_adapter(self, path: Path) -> Adapter:
         """Read a LoRA adapter for `chat`; LoraError where it cannot be used with this model."""

@@ -6,10 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from edge_assistant import cli
+from edge_assistant.cli.common import named_adapters
+from edge_assistant.config import Settings
 
 pytestmark = pytest.mark.skipif(
     shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None,
@@ -32,6 +37,17 @@ def port_of(server: subprocess.Popen[str]) -> int:
         if found := re.search(r"answering assistant/home/ask at 127\.0\.0\.1:(\d+)", line):
             return int(found[1])
     raise AssertionError(f"it ended with code {server.wait()}")
+
+
+def test_adapters_that_questions_may_name_are_those_of_the_settings_and_of_their_model(
+    tiny_bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_ASSISTANT_MODEL__NAME", str(tiny_bundle().path))
+    monkeypatch.setenv("EDGE_ASSISTANT_MODEL__ADAPTERS", '{"kitchen": "/none/kitchen.npz"}')
+    assert cli.main(["serve"]) == cli.FAILED
+    assert "/none/kitchen.npz" in capsys.readouterr().err
+    args = Namespace(model=str(tiny_bundle().path))
+    assert named_adapters(args, Settings.load()) == {}
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])

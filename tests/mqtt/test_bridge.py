@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
+from edge_assistant.bundle import Bundle
+from edge_assistant.config import EngineSettings
 from edge_assistant.errors import EngineBusyError
+from edge_assistant.text.chat import ChatModel
 
 LAMP_ON = {"HassTurnOn": {"name": "lamp"}}
 
@@ -181,6 +185,49 @@ async def test_a_model_that_has_no_place_is_busy_and_says_until_when(
     await service(scripted_model(full), settings(broker.port))
     answer, _ = await (await person(broker.port)).ask("hi")
     assert (answer["error"]["code"], answer["error"]["retry_after_s"]) == ("busy", 2.5)
+
+
+async def test_a_question_is_answered_with_the_adapter_that_it_names(
+    mosquitto, settings, service, person, scripted_model
+):
+    broker, model = mosquitto(), scripted_model(script)
+    await service(model, settings(broker.port))
+    someone = await person(broker.port)
+    for adapter in ("kitchen", None, "garden"):
+        answer, _ = await someone.ask(json.dumps({"text": "hi", "session": "a", "adapter": adapter}))
+        assert answer["text"] == "yes"
+    assert model.adapters == ["the kitchen's", None, "the garden's"]
+    answer, _ = await someone.ask('{"text": "hi", "id": "q7", "adapter": "cellar"}')
+    assert answer["id"] == "q7"
+    message = "no adapter is called 'cellar'; there are garden, kitchen"
+    assert answer["error"] == {"code": "unknown_adapter", "message": message}
+    assert len(model.prompts) == 3
+
+
+async def test_a_real_model_answers_with_each_adapter_as_if_it_had_no_other(
+    mosquitto, settings, service, person, tiny_bundle, lora_file, tmp_path
+):
+    """One without an instruct format, so that no tools are described to it: its context is short."""
+    bundle = tiny_bundle(lora_rank=4)
+    bundle = Bundle(bundle.path, replace(bundle.manifest, instruct=None))
+    files = {name: lora_file(tmp_path / f"{name}.npz", bundle, seed) for seed, name in enumerate(("kitchen", "garden"))}
+    engine = EngineSettings(threads=1)
+
+    async def texts(model, names):
+        broker = mosquitto()
+        await service(model, settings(broker.port, assistant={"max_tokens": 12}))
+        someone = await person(broker.port)
+        asked = [json.dumps({"text": "are you there?", "adapter": name}) for name in names]
+        return [(await someone.ask(payload))[0]["text"] for payload in asked]
+
+    alone = []
+    for file in (None, *files.values()):
+        with ChatModel.load(bundle, engine, adapter=file) as model:
+            alone += await texts(model, [None])
+    assert len(set(alone)) == 3
+    with ChatModel.load(bundle, engine, adapters=files) as model:
+        answers = await texts(model, [None, "kitchen", "garden", "kitchen", None])
+    assert answers == [alone[0], alone[1], alone[2], alone[1], alone[0]]
 
 
 async def test_a_retained_question_is_not_answered_again_and_again(

@@ -35,7 +35,7 @@ def test_what_a_message_writes_it_reads(message):
 
 ASKS = st.builds(
     Ask, TEXT.filter(lambda text: text.strip()), st.none() | IDS, st.none() | LINE.filter(lambda s: len(s) <= 64),
-    st.none() | st.integers(1, 4096),
+    st.none() | st.integers(1, 4096), st.none() | IDS,
 )  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def test_any_bytes_are_a_question_or_a_named_error(payload):
         ("Müsli {x}".encode(), Ask("Müsli {x}")),
         (b'\n {"text": "hi"}', Ask("hi")),
         (b'{"text": "hi", "id": null, "session": "a", "max_tokens": 5}', Ask("hi", None, "a", 5)),
+        (b'{"text": "hi", "adapter": "kitchen"}', Ask("hi", adapter="kitchen")),
         (b'["hi"]', Ask('["hi"]')),
     ],
 )
@@ -85,6 +86,9 @@ def test_questions(payload, ask):
         (b'{"text": "hi", "max_tokens": true}', "invalid_field", None),
         (b'{"text": "hi", "max_tokens": 0}', "invalid_field", None),
         (b'{"text": "hi", "session": ""}', "invalid_field", None),
+        (b'{"text": "hi", "id": "7", "adapter": "/etc/kitchen.npz"}', "invalid_field", "7"),
+        (b'{"text": "hi", "id": "7", "adapter": ""}', "invalid_field", "7"),
+        (b'{"text": "hi", "id": "7", "adapter": ["kitchen"]}', "invalid_field", "7"),
         (b"", "empty", None),
         (b'{"text": " ", "id": "7"}', "empty", "7"),
     ],

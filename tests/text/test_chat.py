@@ -17,7 +17,15 @@ from safetensors.numpy import load_file, save_file
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Constraint, SamplingParams
 from edge_assistant.engine.prefixes import SHORTEST
-from edge_assistant.errors import ContextOverflowError, ConversationError, GrammarError, LoraGraphError, ToolCallError
+from edge_assistant.errors import (
+    ContextOverflowError,
+    ConversationError,
+    GrammarError,
+    LoraFileError,
+    LoraGraphError,
+    LoraNameError,
+    ToolCallError,
+)
 from edge_assistant.text.chat import ChatModel
 from edge_assistant.text.messages import Assistant, System, Tool, ToolCall, User
 from edge_assistant.text.tokenizer import _byte_of_letter
@@ -289,3 +297,25 @@ def test_a_reply_is_written_with_the_adapter_named_else_with_that_of_the_model(t
         assert [ids(model), ids(model, model.load_adapter(paths[1])), ids(model)] == [tuned[0], tuned[1], tuned[0]]
     with pytest.raises(LoraGraphError):
         ChatModel.load(tiny_bundle(), EngineSettings(), adapter=paths[0])
+
+
+def test_adapters_that_a_model_was_loaded_with_are_read_once_and_had_by_name(tiny_bundle, lora_file, tmp_path):
+    bundle = tiny_bundle(lora_rank=4)
+    kitchen, garden = (lora_file(tmp_path / f"{seed}.npz", bundle, seed) for seed in range(2))
+    named = {"kitchen": kitchen, "garden": garden, "yard": garden}
+    with ChatModel.load(bundle, EngineSettings(), adapter=kitchen, adapters=named) as model:
+        kitchen.unlink()
+        garden.unlink()
+        assert model.adapter("garden") is model.adapter("yard") is not model.adapter("kitchen")
+        replies = [
+            model.chat(QUESTION, [], PARAMS, adapter=name and model.adapter(name)).message.text
+            for name in (None, "garden", "kitchen", "yard", None)
+        ]
+        assert replies == [replies[0], replies[1], replies[0], replies[1], replies[0]]
+        assert replies[0] != replies[1]
+        with pytest.raises(LoraNameError, match="called 'cellar'; there are garden, kitchen, yard"):
+            model.adapter("cellar")
+    with ChatModel.load(bundle, EngineSettings()) as model, pytest.raises(LoraNameError, match=r"model\.adapters"):
+        model.adapter("kitchen")
+    with pytest.raises(LoraFileError):
+        ChatModel.load(bundle, EngineSettings(), adapters=named)
