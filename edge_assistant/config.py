@@ -145,7 +145,9 @@ class EngineSettings(Section):
         ge=0,
     )
     refresh_when_idle: bool = _key(
-        False, "Read what was so kept anew while nobody asks: exact then, for the power of a prompt.", "true or false"
+        False,
+        "Read anew what cache_reuse has kept, while nobody asks: exact, for a prompt's power.",
+        "true or false",
     )
     spinning: bool = _key(False, "Let idle threads spin: burns a core, seldom gains.", "true or false")
     prepacked: bool = _key(
