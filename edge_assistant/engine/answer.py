@@ -82,10 +82,10 @@ class Answer:
         # The token that is due is the writer's to run.
         self._unread = text[kept:-1] if self.begun else text[kept:]
 
-    def read(self) -> list[Said]:
-        """Read one chunk; the last one of the prompt brings the first tokens."""
+    def read(self, most: int | None = None) -> list[Said]:
+        """Read one chunk, of so many tokens at most; the last one of the prompt brings the first tokens."""
         session, started = self._in_session, perf_counter()
-        chunk = next(session.chunks(self._unread))
+        chunk = next(session.chunks(self._unread, most))
         logits = session.run(chunk)
         self._unread = self._unread[len(chunk) :]
         if self.unread or self.begun:

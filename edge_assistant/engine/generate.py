@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from edge_assistant.engine.scheduler import Scheduler
 from edge_assistant.engine.score import Score
 from edge_assistant.engine.slots import Slots
 from edge_assistant.engine.speculate import Speculator
+from edge_assistant.engine.steps import PATIENT_STEP
 from edge_assistant.errors import ContextOverflowError, EngineClosedError, EvictionError, PromptError
 
 if TYPE_CHECKING:
@@ -56,10 +57,6 @@ if TYPE_CHECKING:
     from edge_assistant.engine.sampling import SamplingParams
 
 
-_REFRESH_STEP: Final = 16
-"""Tokens that a refresh reads at a time: a request waits for no more of them. A larger step is hardly faster."""
-
-
 class Engine:
     """A loaded model with its cache."""
 
@@ -72,7 +69,7 @@ class Engine:
         self._manifest = slots.all[0].session.manifest
         self._vocab_size = vocab_size
         self._speculator = Speculator(settings.guesses)
-        step = min(_REFRESH_STEP, settings.prefill_chunk)
+        step = min(PATIENT_STEP, settings.prefill_chunk)
         refresher = Refresher(slots.all if settings.refresh_when_idle else (), prefixes, step)
         self._open_scheduler: Scheduler | None = Scheduler(slots, self._speculator.pace, refresher, settings.queue)
 

@@ -10,6 +10,7 @@ One worker thread runs every step; it lives while there is something to do. Betw
 - Of requests that wait, the most urgent has the next slot; among equals one that was interrupted, then that of the
   caller served least recently, then the first to come.
 - In a round every answer takes one step, and at most one chunk of a prompt is read: reading stops no one for longer.
+  Chunks of batch work are short (`PATIENT_STEP`), for a more urgent request waits for the end of one that has begun.
   Answers of which one token is due take their step together where `Pace` finds that this pays.
 - When as many wait as may, a new request is refused, or puts out the last of a less urgent one. `EngineBusyError` says
   when a place is to be expected: after the time that an answer took to compute of late.

@@ -41,11 +41,11 @@ class Score:
         session.cache.rewind(0)
         self._session = session
 
-    def read(self) -> list[Said]:
-        """Read one chunk."""
+    def read(self, most: int | None = None) -> list[Said]:
+        """Read one chunk, of so many tokens at most."""
         assert self._session is not None, "a step is taken only where it was placed"  # noqa: S101
         start = self._session.cache.length
-        chunk = next(self._session.chunks(self._text[start:]))
+        chunk = next(self._session.chunks(self._text[start:], most))
         end = start + len(chunk)
         self.logits[start:end] = self._session.run_rows(chunk, len(chunk))
         self.ended = end == len(self._text)

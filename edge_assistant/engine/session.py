@@ -82,11 +82,14 @@ class Session:
         """Return how many tokens `keep_shared` would keep."""
         return self.cache.keeps(prompt, self._cache_reuse)
 
-    def chunks(self, ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Cut tokens [n] into what one run reads of them; each is to be run before the next is asked for."""
+    def chunks(self, ids: NDArray[np.int64], most: int | None = None) -> Iterator[NDArray[np.int64]]:
+        """Cut tokens [n] into what one run reads of them, `most` or fewer where that is said.
+
+        Each is to be run before the next is asked for.
+        """
         start = 0
         while start < len(ids):
-            end = start + self.cache.longest_step(self._prefill_chunk)
+            end = start + self.cache.longest_step(min(most or self._prefill_chunk, self._prefill_chunk))
             yield ids[start:end]
             start = end
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from edge_assistant.engine.answer import Answer
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from edge_assistant.engine.speculate import Pace
 
 T = TypeVar("T")
+
+PATIENT_STEP: Final = 64
+"""Tokens that are read at a time where nobody waits for them: a more urgent request waits for no more.
+
+Longer steps are little faster, shorter ones read the weights of a large model too often.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ class Steps:
             self.batches[1] += 1
             return work.step()
         self.chunks += 1
-        return work.read()
+        return work.read(PATIENT_STEP if held.request.claim.priority == "batch" else None)
 
     def _run_together(self, step: Sequence[Held]) -> list[Outcome]:
         """Run a token of each in one step; `step` is in the order of the slots, and all of one adapter."""

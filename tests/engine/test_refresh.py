@@ -19,7 +19,7 @@ from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.session import Session
 
 SECONDS = 20
-SETTINGS = EngineSettings(threads=1, cache_reuse=8, sequences=1, guesses=0, refresh_when_idle=True)
+SETTINGS = EngineSettings(threads=1, prefill_chunk=16, cache_reuse=8, sequences=1, guesses=0, refresh_when_idle=True)
 OFF = SETTINGS.model_copy(update={"refresh_when_idle": False})
 IDS = np.random.default_rng(1).integers(14, 270, 300)
 GREEDY = SamplingParams(max_tokens=20)
@@ -210,8 +210,10 @@ def test_the_next_turn_is_answered_as_by_a_fresh_engine_only_behind_a_refresh(ti
         assert off < 1e-4 if done else off > 0.1
 
 
-def test_nothing_is_read_anew_that_is_exact_or_does_not_come_again(tiny_bundle, steps):
-    with Engine.load(tiny_bundle(), SETTINGS) as engine:
+@pytest.mark.parametrize(("chunk", "count"), [(16, STEPS), (256, 2)])
+def test_nothing_is_read_anew_that_is_exact_or_does_not_come_again(tiny_bundle, steps, chunk, count):
+    """Of 110 tokens that do, no step reads more than 64."""
+    with Engine.load(tiny_bundle(), SETTINGS.model_copy(update={"prefill_chunk": chunk})) as engine:
         list(engine.generate(FIRST, GREEDY, keep=Keep(200)))
         idle(engine)
         assert steps.count == 0
@@ -220,7 +222,7 @@ def test_nothing_is_read_anew_that_is_exact_or_does_not_come_again(tiny_bundle, 
         assert steps.count == 0
         converse(engine)
         idle(engine)
-        assert steps.count == STEPS
+        assert steps.count == count
 
 
 def test_what_an_answer_slides_over_is_not_read_anew(tiny_bundle, steps):

@@ -242,6 +242,22 @@ def test_a_voice_turn_stops_a_batch_job_which_goes_on_without_reading_again(engi
     assert answers == [fresh(tiny_bundle(), PROMPTS[1]), fresh(tiny_bundle(), PROMPTS[0])]
 
 
+@pytest.mark.parametrize(("claim", "sizes"), [(BATCH, [64, 64, 22]), (Claim(), [100, 50]), (VOICE, [100, 50])], ids=str)
+def test_a_batch_job_is_read_in_chunks_that_an_urgent_request_can_wait_for(
+    engine_of, tiny_bundle, machine, claim, sizes
+):
+    engine = engine_of(prefill_chunk=100)
+    assert list(engine.generate(IDS[:150], GREEDY, claim=claim)) == fresh(tiny_bundle(), IDS[:150])
+    assert [len(run[0]) for run in machine.runs[: len(sizes) + 1]] == [*sizes, 1]
+
+
+def test_a_score_is_read_in_such_chunks_too_and_in_smaller_ones_where_all_are(engine_of, machine):
+    for chunk, sizes in ((100, [64, 36]), (40, [40, 40, 20])):
+        machine.runs.clear()
+        engine_of(prefill_chunk=chunk).score(IDS[:100])
+        assert [len(run[0]) for run in machine.runs] == sizes
+
+
 def test_where_no_slot_is_free_the_least_urgent_gives_up_its_own_and_still_answers(engine_of, tiny_bundle, machine):
     engine = engine_of(sequences=1)
     machine.hold()
