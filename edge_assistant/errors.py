@@ -58,6 +58,7 @@
         │   └── AdapterError                         a LoRA adapter that is broken or of another model
         │       └── UnsupportedAdapterError
         ├── HubAccessError     (PermissionError)
+        ├── Float16RangeError  (OverflowError)       a model that float16 does not hold
         ├── ExtraMissingError  (ImportError)         a command whose packages are not installed
         ├── RecipeError                              a choice that no kernel knows
         ├── BoardTooSmallError (MemoryError)         a model and options that the board's memory cannot hold
@@ -452,6 +453,14 @@ class RecipeError(ExportError):
         """`nearest` is the value closest to what was asked for, `allowed` are all there are, where they are few."""
         others = f"; there are {', '.join(map(str, allowed))}" if allowed else ""
         super().__init__(f"{option} cannot be {value}: the nearest that can is {nearest}{others}")
+
+
+class Float16RangeError(ExportError, OverflowError):
+    """A model that is to compute in float16 and holds numbers that float16 does not."""
+
+    def __init__(self, name: str, largest: float) -> None:
+        """`largest` is the greatest magnitude in the tensor of that name."""
+        super().__init__(f"{name} holds {largest:g}, and float16 nothing beyond 65504: leave --dtype at float32")
 
 
 class BoardTooSmallError(ExportError, MemoryError):

@@ -156,7 +156,7 @@ def test_every_key_is_required_and_no_other_is_taken():
         if section in (raw["special_ids"], raw["quality"], raw["files"]):
             continue
         for key in list(section):
-            if key in {"adapter", "lora"}:
+            if key in {"adapter", "lora", "dtype"}:
                 continue
             value = section.pop(key)
             with pytest.raises(BundleManifestError, match=f"{key}: Field required"):

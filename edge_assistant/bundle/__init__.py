@@ -35,6 +35,7 @@ from edge_assistant.bundle.folder import (
 )
 from edge_assistant.bundle.language import (
     ATTENTION_MASK,
+    FLOAT_BITS,
     INPUT_IDS,
     LOGITS,
     LOGITS_TO_KEEP,
@@ -45,6 +46,7 @@ from edge_assistant.bundle.language import (
     AssistantSpec,
     Bundle,
     CacheSpec,
+    Dtype,
     InstructVersion,
     Manifest,
     Quantization,
@@ -76,6 +78,7 @@ __all__ = [
     "ATTENTION_MASK",
     "DECODER_FILE",
     "ENCODER_FILE",
+    "FLOAT_BITS",
     "FORMAT_VERSION",
     "GRAPH_FILE",
     "INPUT_IDS",
@@ -98,6 +101,7 @@ __all__ = [
     "Bundle",
     "CacheSize",
     "CacheSpec",
+    "Dtype",
     "EmbeddingBundle",
     "EmbeddingManifest",
     "EncoderArchitecture",

@@ -9,8 +9,9 @@ The graph's inputs and outputs are
     logits                   float32 [batch, logits_to_keep, vocab], declared [batch, 1, vocab]
     present.N.key            cache   as past, the same buffer, `.value` alike
 
-The scales of an int8 cache, float32 [1, n_kv_heads, 1, head_dim] each, are constants in the graph by the names
-`key_scale` and `value_scale` give.
+A cache is int8 or of the type that the graph computes in, float32 or float16; logits are float32 in either case. The
+scales of an int8 cache, float32 [1, n_kv_heads, 1, head_dim] each, are constants in the graph by the names `key_scale`
+and `value_scale` give.
 
 Under a bounded window cache, past and present of a layer with a window have as many rows as their owner likes, at least
 as many as the window is long, and the graph itself drops positions (`engine/window.py`). Inputs for an adapter, where
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -80,6 +81,7 @@ def value_scale(layer: int) -> str:
     return f"layers.{layer}.v_scale"
 
 
+Dtype = Literal["float32", "float16"]
 InstructVersion = Literal["v1", "v2", "v3", "v3-tekken", "v7", "v7-tekken", "v11", "v13"]
 
 
@@ -151,19 +153,20 @@ class Architecture:
 
 
 SMALL_BLOCK = 32
+FLOAT_BITS: Final[Mapping[Dtype, Literal[16, 32]]] = {"float32": 32, "float16": 16}
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class Quantization:
     """How the weights are stored; a block shares one scale."""
 
-    bits: Literal[4, 8, 32]
-    """Of a weight in every matrix but those of `eight_bits`."""
+    bits: Literal[4, 8, 16, 32]
+    """Of a weight in every matrix but those of `eight_bits`; 16 and 32 are floats, of the type that `dtype` is."""
     eight_bits: tuple[str, ...]
     """Names of matrices whose weights have 8 bits where the others have 4: `embedding` (the head too where they are
     tied), `lm_head`, and of each layer `layers.N.qkv`, `.o`, `.gate_up`, `.down`, or `.experts` for a mixture."""
     block_size: Size | None
-    """Weights to a scale in every matrix but those of `small_blocks`, None for float32 weights."""
+    """Weights to a scale in every matrix but those of `small_blocks`, None for weights that are floats."""
     small_blocks: tuple[str, ...]
     """Names of matrices in which 32 weights share a scale."""
     zero_points: bool
@@ -171,14 +174,28 @@ class Quantization:
     accuracy_level: Annotated[int, Field(ge=0, le=4)]
     """MatMulNBits' own scale: 4 multiplies in int8, 0 in float32."""
     method: str
-    """How they were rounded, as the exporter calls it; "none" for float32. A board has no use for it."""
+    """How they were rounded, as the exporter calls it; "none" for floats. A board has no use for it."""
+    dtype: Dtype = "float32"
+    """Of activations, and of what is stored beside the integers: scales, norms, rotary tables."""
 
     def __post_init__(self) -> None:
-        """Refuse exceptions to what is no rule."""
+        """Refuse exceptions to what is no rule, and floats of another type than those they are multiplied with."""
+        if self.bits in FLOAT_BITS.values() and self.bits != self.float_bits:
+            raise ValueError(f"weights of {self.bits} bits cannot be multiplied in {self.dtype}")
         if self.eight_bits and self.bits != 4:
             raise ValueError(f"eight_bits names matrices beside others of {self.bits} bits")
         if self.small_blocks and self.block_size is None:
             raise ValueError("small_blocks names matrices beside others without blocks")
+
+    @property
+    def float_bits(self) -> Literal[16, 32]:
+        """Return the bits of a scale, an activation, and of a weight that is not quantised."""
+        return FLOAT_BITS[self.dtype]
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are integers."""
+        return self.bits != self.float_bits
 
     def block_size_of(self, matrix: str) -> int | None:
         """Return how many weights share a scale in the matrix of a name."""
@@ -193,7 +210,7 @@ class Quantization:
 class CacheSpec:
     """How the graph keeps keys and values."""
 
-    type: Literal["float32", "int8"]
+    type: Dtype | Literal["int8"]
     window: Literal["bounded", "full"] | None
     """What layers with a window shorter than the context hold: no more than it and some slack, or every position. None
     where there are no such layers."""
@@ -201,7 +218,7 @@ class CacheSpec:
     @property
     def item_bytes(self) -> int:
         """Bytes of one number."""
-        return 4 if self.type == "float32" else 1
+        return 1 if self.type == "int8" else FLOAT_BITS[self.type] // 8
 
     def size(self, architecture: Architecture) -> CacheSize:
         """Return what a context costs."""
@@ -278,7 +295,9 @@ class Manifest(ManifestFile):
     """The adapters that the graph takes while it runs, None where it takes none."""
 
     def __post_init__(self) -> None:
-        """Refuse a cache for windows that there are not, and one that does not say what it makes of them."""
+        """Refuse a cache for windows that there are not, one that is silent on them, and one of another float type."""
+        if self.cache.type not in ("int8", self.quantization.dtype):
+            raise ValueError(f"cache.type is {self.cache.type} where attention computes in {self.quantization.dtype}")
         windowed = self.architecture.windowed_layers
         if bool(windowed) != (self.cache.window is not None):
             raise ValueError(f"cache.window is {self.cache.window} where the layers {windowed} outgrow their window")

@@ -4,9 +4,11 @@ A graph that does so adds, to the product of an input x with each of some matric
 
     y = x W' + (x A) B          A [row_size, rank], B [rank, n_rows], both inputs of the graph
 
-    layers.N.qkv.lora_A         float32 [hidden, rank], an input with the default [hidden, 0]
-    layers.N.qkv.lora_B         float32 [rank, (n_heads + 2 n_kv_heads) * head_dim], one with the default [0, 1]
+    layers.N.qkv.lora_A         float [hidden, rank], an input with the default [hidden, 0]
+    layers.N.qkv.lora_B         float [rank, (n_heads + 2 n_kv_heads) * head_dim], one with the default [0, 1]
     layers.N.o.lora_A           and so on for `.o`, `.gate_up` and `.down`
+
+A float is of the type that the graph computes in; an adapter's file is float32 for either.
 
 So without an adapter zeros are added, and a runtime that knows of none runs the same graph. A scaling by alpha and rank
 is in B. Matrices that are one in the graph are apart in an adapter: A of qkv is those of q, k and v beside each other,

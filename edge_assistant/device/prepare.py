@@ -118,7 +118,7 @@ def warm(bundle: Bundle, settings: EngineSettings, state: Path) -> dict[str, Any
 def float32_warning(bundle: Bundle, cpu: Cpu) -> str | None:
     """Return what to tell of a bundle that asks for int8 products where the processor has none, None else."""
     stored = bundle.manifest.quantization
-    return cpu.float32_warning if stored.bits != 32 and stored.accuracy_level == _INT8_LEVEL else None
+    return cpu.float32_warning if stored.quantized and stored.accuracy_level == _INT8_LEVEL else None
 
 
 def thread_counts(cores: int) -> list[int]:

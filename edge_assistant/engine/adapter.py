@@ -9,7 +9,7 @@ Several may be loaded and used in turn: a change of adapter copies nothing, but 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -35,8 +35,8 @@ class Adapter:
     """The hash of the file: by it, what was computed with the adapter is known again."""
     spec: LoraSpec
     """Of the graph that it was loaded for."""
-    factors: Mapping[str, NDArray[np.float32]]
-    """By the graph's input; matrices that the adapter leaves alone have none."""
+    factors: Mapping[str, NDArray[Any]]
+    """By the graph's input, in the type that it computes in; matrices that the adapter leaves alone have none."""
 
     @classmethod
     def load(cls, path: Path, manifest: Manifest) -> Self:
@@ -47,14 +47,15 @@ class Adapter:
         """
         file = LoraFile.read(path)
         spec = file.check(path, manifest)
-        factors: dict[str, NDArray[np.float32]] = {}
+        factors: dict[str, NDArray[Any]] = {}
+        dtype = np.dtype(manifest.quantization.dtype)
         for matrix in spec.matrices:
             shapes = part_shapes(manifest.architecture, matrix)
             for layer in range(manifest.architecture.n_layers):
                 at = f"layers.{layer}."
                 parts = {part: file.factors[f"{at}{part}"] for part in PARTS[matrix] if f"{at}{part}" in file.factors}
                 if parts:
-                    a, b = _joined(parts, shapes)
+                    a, b = (factor.astype(dtype, copy=False) for factor in _joined(parts, shapes))
                     factors |= {lora_a(f"{at}{matrix}"): a, lora_b(f"{at}{matrix}"): b}
         return cls(path, file.about, FileEntry.of(path).sha256, spec, factors)
 

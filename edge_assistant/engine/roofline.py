@@ -116,7 +116,7 @@ def _matrix_bytes(manifest: Manifest, name: str, n_rows: int, row_size: int) -> 
     stored = manifest.quantization
     block, bits = stored.block_size_of(name), stored.bits_of(name)
     if block is None:
-        return n_rows * row_size * _FLOAT32_BYTES
+        return n_rows * row_size * stored.float_bits // 8
     blocks = -(-row_size // block)
     zero_points = -(-blocks * bits // 8) if stored.zero_points else 0
-    return n_rows * (blocks * (block * bits // 8 + _FLOAT32_BYTES) + zero_points)
+    return n_rows * (blocks * (block * bits // 8 + stored.float_bits // 8) + zero_points)

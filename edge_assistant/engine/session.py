@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edge_assistant.engine.adapter import Adapter
     from edge_assistant.engine.kv_cache import KvCache, Layer
 
-_ONNX_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)"}
+_ONNX_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}
 
 
 class Session:
@@ -232,11 +232,12 @@ def _mismatches(session: ort.InferenceSession, manifest: Manifest) -> list[str]:
     }
     for name in (names.past_key, names.past_value, names.present_key, names.present_value):
         expected |= {name(layer): cache for layer in range(architecture.n_layers)}
+    factor = _ONNX_TYPES[manifest.quantization.dtype]
     for matrix in manifest.lora.matrices if manifest.lora else ():
         row_size = names.matrix_shape(architecture, matrix).row_size
         for layer in range(architecture.n_layers):
-            expected[names.lora_a(f"layers.{layer}.{matrix}")] = ("tensor(float)", row_size)
-            expected[names.lora_b(f"layers.{layer}.{matrix}")] = ("tensor(float)",)
+            expected[names.lora_a(f"layers.{layer}.{matrix}")] = (factor, row_size)
+            expected[names.lora_b(f"layers.{layer}.{matrix}")] = (factor,)
     nodes = (*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs())
     found = {node.name: (node.type, *(size for size in node.shape if isinstance(size, int))) for node in nodes}
     return [

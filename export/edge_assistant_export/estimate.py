@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from edge_assistant_export.weights import ExpertMatrices, Matrix, Weights, plan_weights
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ _RUNTIME_BYTES: Final = 120 << 20
 # Tokens of a prompt that are read at once, and the buffers as wide as the feed-forward layer that live together then.
 _PREFILL_TOKENS: Final = 256
 _WIDE_BUFFERS: Final = 5
+_FLOAT32_BYTES: Final = 4
 # MatMulNBits' accuracy level that multiplies in int8.
 _INT8_LEVEL: Final = 4
 
@@ -51,7 +54,8 @@ def estimate(manifest: Manifest) -> Estimate:
 def estimate_of(architecture: Architecture, quantization: Quantization, cache: CacheSpec) -> Estimate:
     """Return what a bundle of this shape will need.
 
-    onnxruntime packs quantised matrices anew when it loads them: it adds a sum to every scale (x86; ARM needs no more).
+    onnxruntime packs quantised matrices anew when it loads them: it adds a sum to every scale, both in float32 (x86; it
+    is less on ARM).
     An embedding of its own is only read where a token asks for it, and stays in the file.
     """
     weights = plan_weights(architecture, quantization)
@@ -79,7 +83,8 @@ def _idle_bytes(weights: Weights, architecture: Architecture) -> int:
 
 
 def _packed_bytes(matrix: Matrix) -> int:
-    return matrix.data.nbytes + (2 * matrix.scales.nbytes if matrix.scales else 0)
+    scales = 0 if matrix.scales is None else int(np.prod(matrix.scales.shape))
+    return matrix.data.nbytes + 2 * _FLOAT32_BYTES * scales
 
 
 def _scratch_bytes(matrices: Sequence[Matrix], quantization: Quantization) -> int:

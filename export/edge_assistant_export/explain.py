@@ -10,7 +10,7 @@ from edge_assistant_export.target import COMFORTABLE, READING, Choice, Given
 
 if TYPE_CHECKING:
     from edge_assistant.bundle import Architecture
-    from edge_assistant.device.boards import Target
+    from edge_assistant.device.boards import Accelerator, Target
     from edge_assistant_export.target import Weighed
 
 _WEIGHED: dict[Weighed, str] = {
@@ -26,13 +26,14 @@ def explain(architecture: Architecture, target: Target, given: Given, choice: Ch
     return (
         f"{target.title}: {_gb(target.usable_bytes)} are left beside the system.",
         _level(target, given, choice),
+        *_dtype(target, given, choice),
         *_weights(target, given, choice),
         _cache(architecture, given, choice),
         *_window(architecture, choice),
         *_calibration(given, choice),
         _context(architecture, given, choice),
         _speed(target, choice),
-        *_accelerators(target),
+        *_accelerators(target, choice),
         *target.board.notes,
     )
 
@@ -40,8 +41,8 @@ def explain(architecture: Architecture, target: Target, given: Given, choice: Ch
 def _level(target: Target, given: Given, choice: Choice) -> str:
     recipe, cpu = choice.recipe, target.board.cpu
     asked = ", as asked" if "accuracy_level" in given else ""
-    if recipe.bits == 32:
-        return "32 bits a weight compute in float32."
+    if not recipe.quantized:
+        return f"{recipe.bits} bits a weight compute in {recipe.dtype}."
     if not target.board.has_dot_products:
         if recipe.accuracy_level:
             return f"Accuracy level 4{asked}, but the {cpu} has no dot products: it computes in float32 all the same."
@@ -54,9 +55,18 @@ def _level(target: Target, given: Given, choice: Choice) -> str:
     )
 
 
+def _dtype(target: Target, given: Given, choice: Choice) -> Iterator[str]:
+    recipe = choice.recipe
+    if recipe.dtype == "float16":
+        why = ", as asked" if "dtype" in given else "".join(f", for the {one.name}" for one in _usable(target))
+        yield f"It computes in float16{why}: onnxruntime attends on CUDA in nothing else. The processor is slower so."
+    elif _usable(target):
+        yield "It computes in float32, as asked: on CUDA onnxruntime attends in float16 alone, so the processor does."
+
+
 def _weights(target: Target, given: Given, choice: Choice) -> Iterator[str]:
     recipe = choice.recipe
-    if recipe.bits == 32:
+    if not recipe.quantized:
         return
     why = "as asked" if {"bits", "block_size"} <= given.keys() else _WEIGHED[choice.weighed]
     yield f"{recipe.bits} bits a weight in blocks of {recipe.block_size}: {why}."
@@ -70,7 +80,8 @@ def _cache(architecture: Architecture, given: Given, choice: Choice) -> str:
         return f"{recipe.cache} cache, as asked: {_gb(needs.cache.of(1024))} for 1,024 tokens."
     wanted = min(given.get("sequence_length", COMFORTABLE), architecture.max_positions)
     if recipe.cache == "int8":
-        return f"int8 cache: {wanted:,} tokens do not fit in float32, which takes four times as much."
+        times = {"float32": "four times", "float16": "twice"}[recipe.dtype]
+        return f"int8 cache: {wanted:,} tokens do not fit in {recipe.dtype}, which takes {times} as much."
     return f"float cache: {wanted:,} tokens fit as they are."
 
 
@@ -116,10 +127,16 @@ def _speed(target: Target, choice: Choice) -> str:
     )
 
 
-def _accelerators(target: Target) -> Iterator[str]:
+def _usable(target: Target) -> list[Accelerator]:
+    return [one for one in target.board.accelerators if one.in_wheels]
+
+
+def _accelerators(target: Target, choice: Choice) -> Iterator[str]:
     for one in target.board.accelerators:
         if not one.in_wheels:
             yield f"The {one.name} is not used: no onnxruntime wheel on the Python index has code for {one.compute}."
+            if choice.recipe.dtype == "float32":
+                yield "With an onnxruntime that was built for it, --dtype float16 makes a bundle that runs there."
 
 
 def _gb(count: float) -> str:

@@ -14,6 +14,9 @@ Choices, each measured (onnxruntime 1.31, CPU):
   then refuses an empty past, with which other runtimes begin. local_window_size alone saves no memory and no time.
 - SkipSimplifiedLayerNormalization adds a layer's output to the residual stream while it normalises the sum.
 - Only the positions whose logits are asked for pass through the last layer's products and lm_head.
+- In float16 all that attention reads or writes is float16, as CUDA wants it, but for the scales of an int8 cache. The
+  logits become float32 at the end; a mixture's router computes in float32. Where a processor has no kernel for float16
+  onnxruntime itself casts around it, and is slower for that.
 - An embedding that is tied to lm_head lies once in the file: both read the same bytes, each by a name and shape of its
   own, because a Reshape of the weight would be folded into a copy.
 """
@@ -47,6 +50,7 @@ from edge_assistant_export import __version__
 from edge_assistant_export.graph import MICROSOFT, GraphWriter
 from edge_assistant_export.mixtral import mixture
 from edge_assistant_export.quantize import Float32
+from edge_assistant_export.stored import as_stored
 from edge_assistant_export.weights import DenseMatrices, ExpertMatrices, Matrix, Weights
 
 _END: Final = np.iinfo(np.int64).max
@@ -107,6 +111,7 @@ class _Mistral:
     ) -> None:
         self.architecture = architecture
         self.quantization = quantization
+        self.float = np.dtype(quantization.dtype)
         self.weights = weights
         self.norm = norm
         self.cache_scales = cache_scales
@@ -142,6 +147,8 @@ class _Mistral:
             following = "norm" if number == last else f"layers.{number + 1}.attention_norm"
             normed, residual = self._add_and_norm(output, residual, following)
         logits = self._matmul(normed, self.weights.lm_head, "lm_head_out")
+        if self.float != np.float32:
+            logits = graph.node("Cast", [logits], "lm_head_out_float32", to=ir.DataType.FLOAT.value)
 
         graph.output(logits, LOGITS, ir.DataType.FLOAT, ("batch", 1, self.architecture.vocab_size))
         for number in range(self.architecture.n_layers):
@@ -151,7 +158,14 @@ class _Mistral:
 
     @property
     def _cache_dtype(self) -> ir.DataType:
-        return ir.DataType.FLOAT if self.cache_scales is None else ir.DataType.INT8
+        return self._dtype if self.cache_scales is None else ir.DataType.INT8
+
+    @property
+    def _dtype(self) -> ir.DataType:
+        return ir.DataType.from_numpy(self.float)
+
+    def _norm_weight(self, name: str) -> ir.Value:
+        return self.graph.constant(name, as_stored(self.norm(name), self.float, name))
 
     def _cache_shape(self, number: int, positions: str) -> tuple[int | str, ...]:
         rows = "window" if number in self.bounded_layers else positions
@@ -218,7 +232,7 @@ class _Mistral:
         name = "layers.0.attention_norm"
         return self.graph.node(
             "SimplifiedLayerNormalization",
-            [hidden, self.graph.constant(name, self.norm(name))],
+            [hidden, self._norm_weight(name)],
             f"{name}_out",
             axis=-1,
             epsilon=self.architecture.norm_eps,
@@ -229,7 +243,7 @@ class _Mistral:
         """Return the norm of the sum, and the sum: the new residual stream."""
         normed, _, _, total = self.graph.nodes(
             "SkipSimplifiedLayerNormalization",
-            [output, residual, self.graph.constant(name, self.norm(name))],
+            [output, residual, self._norm_weight(name)],
             (f"{name}_out", "", "", f"{name}_residual"),
             domain=MICROSOFT,
             epsilon=self.architecture.norm_eps,
@@ -260,9 +274,9 @@ class _Mistral:
             return output
         graph, rank = self.graph, f"{name}.rank"
         # By default nothing times nothing: a column of zeros, which is broadcast, and costs less than a matrix of them.
-        defaults = np.zeros((matrix.row_size, 0), np.float32), np.zeros((0, 1), np.float32)
-        a = graph.input(lora_a(name), ir.DataType.FLOAT, (matrix.row_size, rank), defaults[0])
-        b = graph.input(lora_b(name), ir.DataType.FLOAT, (rank, f"{name}.rows"), defaults[1])
+        defaults = np.zeros((matrix.row_size, 0), self.float), np.zeros((0, 1), self.float)
+        a = graph.input(lora_a(name), self._dtype, (matrix.row_size, rank), defaults[0])
+        b = graph.input(lora_b(name), self._dtype, (rank, f"{name}.rows"), defaults[1])
         change = graph.node("MatMul", [graph.node("MatMul", [value, a], f"{name}_narrow"), b], f"{name}_change")
         return graph.node("Add", [output, change], f"{name}_adapted")
 
@@ -338,7 +352,7 @@ class _Mistral:
         """Return down(silu(gate) * up) (SwiGLU, arXiv 2002.05202), or a mixture of such."""
         graph = self.graph
         if isinstance(matrices, ExpertMatrices):
-            return mixture(graph, self.architecture, matrices, self.quantization.accuracy_level, normed, at)
+            return mixture(graph, self.architecture, matrices, self.quantization, normed, at)
         gate_up = self._project(normed, matrices.gate_up, f"{at}gate_up")
         gate, up = graph.nodes("Split", [gate_up], (f"{at}gate", f"{at}up"), axis=-1, num_outputs=2)
         silu = graph.node("Mul", [gate, graph.node("Sigmoid", [gate], f"{at}sigmoid")], f"{at}silu")

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from edge_assistant.bundle import Architecture
+from edge_assistant.bundle import Architecture, Quantization
 from edge_assistant_export.graph import MICROSOFT, Attribute, GraphWriter
 from edge_assistant_export.weights import ExpertMatrices, Matrix
 
@@ -29,20 +29,20 @@ _SWIGLU: Final[dict[str, Attribute]] = {
     "normalize_routing_weights": 1,
 }
 
+# CUDA's kernel, which there is for float16 alone, takes weights for packed in a way of its own unless it is told.
+_RAW_WEIGHTS: Final[dict[str, Attribute]] = {"weights_prepacked": 0}
+
 
 def mixture(
     graph: GraphWriter,
     architecture: Architecture,
     matrices: ExpertMatrices,
-    accuracy_level: int,
+    quantization: Quantization,
     normed: ir.Value,
     at: str,
 ) -> ir.Value:
     """Add a mixture; `normed` and the result are [batch, seq, hidden]."""
-    router = graph.node("FusedMatMul", [normed, graph.weight(matrices.router.data)], f"{at}router_out",
-                        domain=MICROSOFT, transB=1)  # fmt: skip
-    flat = graph.constant("shape_of_routes", np.array([-1, architecture.n_experts], np.int64))
-    logits = graph.node("Reshape", [router, flat], f"{at}routes")
+    logits = _routes(graph, architecture, matrices.router, quantization, normed, at)
     fc1, fc2 = (_stacked(graph, matrix) for matrix in (matrices.fc1, matrices.fc2))
     attributes = {**_SWIGLU, "k": architecture.n_experts_per_token}
     if matrices.fc1.scales is None:
@@ -55,9 +55,32 @@ def mixture(
         domain=MICROSOFT,
         expert_weight_bits=matrices.fc1.bits,
         block_size=matrices.fc1.block_size,
-        accuracy_level=accuracy_level,
+        accuracy_level=quantization.accuracy_level,
+        **({} if quantization.dtype == "float32" else _RAW_WEIGHTS),
         **attributes,
     )
+
+
+def _routes(
+    graph: GraphWriter,
+    architecture: Architecture,
+    router: Matrix,
+    quantization: Quantization,
+    normed: ir.Value,
+    at: str,
+) -> ir.Value:
+    """Return the router's logits [tokens, n_experts], a product in float32 whatever the graph computes in."""
+    whole = quantization.dtype == "float32"
+    if not whole:
+        normed = graph.node("Cast", [normed], f"{at}router_in", to=ir.DataType.FLOAT.value)
+    product = graph.node("FusedMatMul", [normed, graph.weight(router.data)], f"{at}router_out",
+                         domain=MICROSOFT, transB=1)  # fmt: skip
+    flat = graph.constant("shape_of_routes", np.array([-1, architecture.n_experts], np.int64))
+    logits = graph.node("Reshape", [product, flat], f"{at}routes")
+    if whole:
+        return logits
+    dtype = ir.DataType.from_numpy(np.dtype(quantization.dtype))
+    return graph.node("Cast", [logits], f"{at}routes_{quantization.dtype}", to=dtype.value)
 
 
 def _stacked(graph: GraphWriter, matrix: Matrix) -> list[ir.Value]:

@@ -14,7 +14,8 @@ Without zero points a scale may be negative: the peak of a block then takes the 
 them a block is fitted from its lowest weight to its highest, for `bits` more bits a block.
 
 Scales are rounded to bf16 *before* the weights are rounded to them, because the ARM kernels (KleidiAI) cut scales to
-bf16: so every board computes with the same numbers. They are stored as float32.
+bf16: so every board computes with the same numbers. They are stored as float32, or as float16, which holds the same
+numbers from 2**-17 on, and smaller ones to 2**-25.
 """
 
 from __future__ import annotations

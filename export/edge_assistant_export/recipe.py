@@ -7,12 +7,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from edge_assistant.bundle import Architecture, CacheSpec, InstructVersion, LoraSpec, Quantization
+from edge_assistant.bundle import FLOAT_BITS, Architecture, CacheSpec, Dtype, InstructVersion, LoraSpec, Quantization
 from edge_assistant.errors import RecipeError
 from edge_assistant_export.methods import LEAST_SQUARES, METHODS, Method
 from edge_assistant_export.weights import plan_weights
 
-Bits = Literal[4, 8, 32]
+Bits = Literal[4, 8, 16, 32]
 BlockSize = Literal[32, 64, 128]
 CacheType = Literal["float", "int8"]
 WindowCache = Literal["bounded", "full"]
@@ -33,7 +33,7 @@ class Recipe:
     name: str | None = None
     """What the bundle is called; None: as its folder."""
     bits: Bits = 4
-    """Bits of a weight in every matrix that `eight_bits` does not name; 32 keeps float32."""
+    """Bits of a weight in every matrix that `eight_bits` does not name; 16 and 32 keep floats, of `dtype`."""
     block_size: BlockSize = 32
     """Weights that share a scale in all others than `small_blocks`: 32 is more exact, 128 smaller and faster."""
     small_blocks: tuple[str, ...] = ()
@@ -45,8 +45,11 @@ class Recipe:
     zero_points: bool = False
     """Whether each block has a zero point of its own, found by least squares: nearer, for `bits` more bits a block."""
     accuracy_level: Literal[0, 4] = 4
-    """4 multiplies in int8, 0 in float32: onnxruntime's own scale."""
+    """4 multiplies in int8, 0 in float32: onnxruntime's own scale, of which its kernels for GPUs know nothing."""
+    dtype: Dtype = "float32"
+    """What the graph computes in: the processor attends in either type, CUDA in float16 alone."""
     cache: CacheType = "float"
+    """Of the type of `dtype`, or int8."""
     window_cache: WindowCache = "bounded"
     """What layers with a window keep: the window and some slack, or, as other runtimes want it, the whole context."""
     calibration: Path | None = None
@@ -66,6 +69,9 @@ class Recipe:
         check_choice("block_size", self.block_size, get_args(BlockSize))
         check_choice("method", self.method, tuple(METHODS))
         check_choice("accuracy_level", self.accuracy_level, (0, 4))
+        check_choice("dtype", self.dtype, get_args(Dtype))
+        if not self.quantized and self.bits != FLOAT_BITS[self.dtype]:
+            raise RecipeError("bits", self.bits, f"{FLOAT_BITS[self.dtype]}, as dtype is {self.dtype}")
         check_choice("cache", self.cache, get_args(CacheType))
         check_choice("window_cache", self.window_cache, get_args(WindowCache))
         check_choice("instruct", self.instruct, (None, *get_args(InstructVersion)))
@@ -80,13 +86,18 @@ class Recipe:
             raise RecipeError("lora_rank", self.lora_rank, mend)
         if self.eight_bits and self.bits != 4:
             raise RecipeError("eight_bits", ",".join(self.eight_bits), f"none, as bits is {self.bits}")
-        if self.small_blocks and self.bits == 32:
+        if self.small_blocks and not self.quantized:
             raise RecipeError("small_blocks", ",".join(self.small_blocks), f"none, as bits is {self.bits}")
         if self.calibration is not None and not self.calibrates:
             readers = " or ".join(name for name, method in METHODS.items() if method.reads_text)
             raise RecipeError(
                 "calibration", self.calibration, f"none, as neither method {readers} nor an int8 cache asks"
             )
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights become integers."""
+        return self.bits not in FLOAT_BITS.values()
 
     @property
     def calibrates(self) -> bool:
@@ -96,7 +107,7 @@ class Recipe:
     @property
     def rounding(self) -> Method:
         """How the weights are written."""
-        return METHODS[self.method] if self.bits != 32 else LEAST_SQUARES
+        return METHODS[self.method] if self.quantized else LEAST_SQUARES
 
     def quantization(self, architecture: Architecture) -> Quantization:
         """Return how the weights of this architecture are stored.
@@ -109,11 +120,12 @@ class Recipe:
         plain = Quantization(
             bits=self.bits,
             eight_bits=(),
-            block_size=None if self.bits == 32 else self.block_size,
+            block_size=self.block_size if self.quantized else None,
             small_blocks=(),
-            zero_points=self.zero_points and self.bits != 32,
-            accuracy_level=0 if self.bits == 32 else self.accuracy_level,
-            method="none" if self.bits == 32 else self.method,
+            zero_points=self.zero_points and self.quantized,
+            accuracy_level=self.accuracy_level if self.quantized else 0,
+            method=self.method if self.quantized else "none",
+            dtype=self.dtype,
         )
         if not self.eight_bits and not self.small_blocks:
             return plain
@@ -129,16 +141,17 @@ class Recipe:
 
     def _check_blocks(self, architecture: Architecture) -> None:
         sizes = (architecture.hidden_size, architecture.ffn_size)
-        if self.bits == 32 or not architecture.n_experts or not any(size % self.block_size for size in sizes):
+        if not self.quantized or not architecture.n_experts or not any(size % self.block_size for size in sizes):
             return
         fitting = [size for size in get_args(BlockSize) if not any(row % size for row in sizes)]
-        mend = fitting[-1] if fitting else f"none: rows of {sizes[0]} and {sizes[1]} take --bits 32"
+        floats = FLOAT_BITS[self.dtype]
+        mend = fitting[-1] if fitting else f"none: rows of {sizes[0]} and {sizes[1]} take --bits {floats}"
         raise RecipeError("block_size", self.block_size, mend, tuple(fitting))
 
     def cache_spec(self, architecture: Architecture) -> CacheSpec:
         """Return how the graph keeps keys and values; where no layer has a window, `window_cache` says nothing."""
         window = self.window_cache if architecture.windowed_layers else None
-        return CacheSpec("float32" if self.cache == "float" else "int8", window)
+        return CacheSpec(self.dtype if self.cache == "float" else "int8", window)
 
     def lora(self, architecture: Architecture) -> LoraSpec | None:
         """Return which matrices take an adapter: of a mixture not its experts, whose products are one op."""

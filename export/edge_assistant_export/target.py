@@ -5,7 +5,9 @@ Contract: a pure function of shapes. It reads no weight and no file, and leaves 
     accuracy level   4 where the processor has dot products; elsewhere onnxruntime computes in float32 whatever is asked
     weights          the most exact that one core copies fast enough for an answer to keep up with its reader, of those
                      that fit with a context of 4,096 tokens; where none is so fast, the one that is read fastest
-    cache            float32 where that context fits so, else int8
+    dtype            float16 where onnxruntime's wheels have code for the board's GPU, as CUDA attends in nothing else;
+                     a window then keeps the whole context, for only the processor drops positions. Else float32
+    cache            of that type where that context fits so, else int8
     context          as long as fits, up to the model's own; less than 1,024 tokens are refused
 """
 
@@ -17,12 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast, get_args
 
+from edge_assistant.bundle import FLOAT_BITS
 from edge_assistant.errors import BoardTooSmallError, RecipeError
 from edge_assistant_export.estimate import Estimate, estimate_of, fixed_bytes
 from edge_assistant_export.recipe import Bits, BlockSize, CacheType, Recipe, WindowCache
 
 if TYPE_CHECKING:
-    from edge_assistant.bundle import Architecture, InstructVersion
+    from edge_assistant.bundle import Architecture, Dtype, InstructVersion
     from edge_assistant.device.boards import Target
 
 COMFORTABLE: Final = 4096
@@ -46,6 +49,7 @@ class Given(TypedDict, total=False):
     method: str
     zero_points: bool
     accuracy_level: Literal[0, 4]
+    dtype: Dtype
     cache: CacheType
     window_cache: WindowCache
     calibration: Path
@@ -133,7 +137,7 @@ def _candidates(architecture: Architecture, target: Target, given: Given) -> lis
 
     Eight bits are no choice where they have no kernel: below level 4 every matrix is made float32 for each token.
     """
-    base, dot_products = check(given), target.board.has_dot_products
+    base, dot_products = _on(target, given), target.board.has_dot_products
     level = given.get("accuracy_level", 4 if dot_products else 0)
     choosable: tuple[Bits, ...] = (8, 4) if dot_products and level and "eight_bits" not in given else (4,)
     every_bits: tuple[Bits, ...] = (given["bits"],) if "bits" in given else choosable
@@ -142,9 +146,17 @@ def _candidates(architecture: Architecture, target: Target, given: Given) -> lis
     return [
         _candidate(architecture, replace(base, bits=bits, block_size=block, accuracy_level=level, cache=cache), target)
         for bits in every_bits
-        for block in (blocks[:1] if bits == 32 else blocks)
+        for block in (blocks[:1] if bits in FLOAT_BITS.values() else blocks)
         for cache in caches
     ]
+
+
+def _on(target: Target, given: Given) -> Recipe:
+    """Return what is free at its default on this board: what its GPU asks for, where it has one that is used."""
+    base = check(given)
+    if "dtype" in given or not base.quantized or not any(one.in_wheels for one in target.board.accelerators):
+        return base
+    return replace(base, dtype="float16", window_cache=given.get("window_cache", "full"))
 
 
 def _blocks(architecture: Architecture, base: Recipe) -> tuple[BlockSize, ...]:

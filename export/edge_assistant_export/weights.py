@@ -45,10 +45,10 @@ class Matrix:
     row_size: int
     bits: int
     block_size: int
-    """Weights to a scale; 0 for float32."""
+    """Weights to a scale; 0 for floats."""
     data: Place
     scales: Place | None
-    """None for float32."""
+    """None for floats."""
     zero_points: Place | None
     """None where every block has the same."""
     n_experts: int = 1
@@ -154,13 +154,14 @@ class _Plan:
     def __init__(self, architecture: Architecture, quantization: Quantization) -> None:
         self._architecture = architecture
         self._quantization = quantization
+        self._float = np.dtype(quantization.dtype)
         self._file = DataFile(WEIGHTS_FILE)
 
     def whole(self) -> Weights:
         architecture = self._architecture
         vocab, hidden = architecture.vocab_size, architecture.hidden_size
         cos, sin = (
-            self._file.place(f"rotary.{name}", np.float32, (architecture.max_positions, architecture.head_dim // 2))
+            self._file.place(f"rotary.{name}", self._float, (architecture.max_positions, architecture.head_dim // 2))
             for name in ("cos", "sin")
         )
         embedding = self._matrix("embedding", [Part(("embedding",), vocab)], hidden)
@@ -208,12 +209,12 @@ class _Plan:
         """Plan a matrix, of which the quantisation speaks by its own name or by another."""
         bits = self._quantization.bits_of(known_as or name)
         n_rows, block_size = sum(part.n_rows for part in parts), self._quantization.block_size_of(known_as or name) or 0
-        if bits == 32:
-            data = self._file.place(name, np.float32, (n_rows, row_size))
+        if bits == self._quantization.float_bits:
+            data = self._file.place(name, self._float, (n_rows, row_size))
             return Matrix(tuple(parts), n_rows, row_size, bits, 0, data, None, None, n_experts)
         blocks, zeros = n_blocks(row_size, block_size), None
         data = self._file.place(name, np.uint8, (n_rows, blocks, block_size * bits // 8))
-        scales = self._file.place(f"{name}.scales", np.float32, (n_rows, blocks))
+        scales = self._file.place(f"{name}.scales", self._float, (n_rows, blocks))
         if self._quantization.zero_points:
             zeros = self._file.place(f"{name}.zero_points", np.uint8, (n_rows, -(-blocks * bits // 8)))
         return Matrix(tuple(parts), n_rows, row_size, bits, block_size, data, scales, zeros, n_experts)

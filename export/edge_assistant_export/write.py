@@ -58,6 +58,7 @@ from edge_assistant_export.publish import (
 from edge_assistant_export.quantize import Float32, Quantizer
 from edge_assistant_export.reference import Tensors
 from edge_assistant_export.rotary import rotary_tables
+from edge_assistant_export.stored import as_stored
 from edge_assistant_export.weights import Matrix, Weights, plan_weights, read_rows
 from edge_assistant_export.written import Written
 
@@ -100,6 +101,7 @@ def export(
         OutputWriteError: The disk is full or otherwise refuses.
         CheckpointError: A tensor cannot be read.
         RecipeError: The recipe asks for what the checkpoint does not have.
+        Float16RangeError: It is to compute in float16, and holds numbers beyond that.
     """
     out = out.absolute()
     check_output(out, BUNDLE_FILES, overwrite=overwrite)
@@ -114,7 +116,7 @@ def export(
                 texts = _texts(folder / _TEXTS, checkpoint, recipe, progress) if recipe.calibrates else []
             with (folder / WEIGHTS_FILE).open("r+b") as file, Journal(folder / _JOURNAL) as journal:
                 for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
-                    _write_rows(file.fileno(), place, 0, table)
+                    _write_rows(file.fileno(), place, 0, as_stored(table, place.dtype, place.name))
                 job = Job(checkpoint, texts, _blocks(weights), folder)
                 with _Writer(file.fileno(), weights, checkpoint, journal, progress) as writer:
                     rounded = recipe.rounding(job, writer)
@@ -268,7 +270,7 @@ class _Writer:
             written = [part for part in packed if part is not None]
         sha256 = hashlib.sha256()
         for place, part in zip(matrix.places, written, strict=True):
-            sha256.update(_write_rows(self._file, place, first_row, part))
+            sha256.update(_write_rows(self._file, place, first_row, as_stored(part, place.dtype, place.name)))
         self._journal.add(name, sha256.hexdigest())
         return n_weights
 

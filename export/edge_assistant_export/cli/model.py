@@ -41,6 +41,7 @@ examples:
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --max-kl 0.01 --method gptq --zero-points
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --lm-head-bits 8 --eight-bits layers.31.down
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
+  edge-assistant-export model ~/Mistral-7B-v0.3 models/for-cuda --dtype float16 --block-size 128
   edge-assistant-export model mistralai/Mixtral-8x7B-Instruct-v0.1 models/mixtral --block-size 128 --dry-run
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --for pi5-8gb --sequence-length 8192
   edge-assistant-export model mistralai/Mistral-7B-v0.3 models/tuned --adapter ~/my-lora
@@ -68,7 +69,8 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="the bundle's folder, which must not exist yet")
     add = parser.add_argument
     add("--for", dest="target", metavar="BOARD", help="choose what fits a board, such as pi5-8gb or orin-nano-8gb")
-    add("--bits", type=int, metavar="4|8|32", help="bits of a weight (default: 4); 32 keeps float32")
+    add("--bits", type=int, metavar="4|8|16|32", help="bits of a weight (default: 4); 32 keeps float32, and 16 "
+        "float16 with --dtype float16")  # fmt: skip
     add(
         "--block-size",
         type=int,
@@ -100,7 +102,13 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         help="give each block a zero point: nearer to the checkpoint, for 4 more bits a block",
     )
     add("--accuracy-level", type=int, metavar="0|4", help="4 computes in int8 (default), 0 in float32")
-    add("--cache", metavar="float|int8", help="the key/value cache (default: float, that is float32)")
+    add(
+        "--dtype",
+        metavar="float32|float16",
+        help="what it computes in, beside the integers (default: float32): float16 is what CUDA attends in, and slower "
+        "on a processor",
+    )
+    add("--cache", metavar="float|int8", help="the key/value cache (default: float, that is of the type of --dtype)")
     add(
         "--window-cache",
         metavar="bounded|full",
@@ -195,7 +203,7 @@ def _model(args: Namespace) -> None:
         chosen = {"target": None if target is None else target.name, "reasons": reasons}
         how = planned.quantization
         bits = {"bits": how.bits, "eight_bits": how.eight_bits, "small_blocks": how.small_blocks, "kl": kl}
-        print(json.dumps(_needs_json(args.out, planned, needs) | made | chosen | bits))
+        print(json.dumps(_needs_json(args.out, planned, needs) | made | chosen | bits | {"dtype": how.dtype}))
 
 
 def _goal(args: Namespace) -> Goal | None:
@@ -253,6 +261,7 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
     block = f" in blocks of {how.block_size}" if how.block_size else ""
     better = (("8 bits a weight", how.eight_bits), ("blocks of 32", how.small_blocks))
     exceptions = "".join(f"{what} in {', '.join(names)}\n" for what, names in better if names)
+    computes = "" if how.dtype == "float32" else f"computes in {how.dtype}\n"
     context = min(architecture.max_positions, 2048)
     experts = (
         f", {architecture.n_experts_per_token} of {architecture.n_experts} experts" if architecture.n_experts else ""
@@ -267,7 +276,7 @@ def _plan_text(manifest: Manifest, needs: Estimate) -> str:
         f"{manifest.source.name} ({manifest.source.layout} layout): {architecture.n_layers} layers, "
         f"hidden {architecture.hidden_size}, vocabulary {architecture.vocab_size}{experts}\n{tuned}"
         f"{how.bits} bits a weight{block}, {manifest.cache.type} cache, up to {architecture.max_positions} tokens\n"
-        f"{exceptions}{takes}"
+        f"{computes}{exceptions}{takes}"
         f"The bundle will take {size(needs.bundle)}. A board needs {size(needs.memory)} of memory for it, and "
         f"{_cache_text(needs)} ({context} tokens: {size(needs.memory_with(context))}).\n"
         f"Licence of the weights: {licence}"
