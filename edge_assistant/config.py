@@ -156,7 +156,7 @@ class EngineSettings(Section):
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = _key(
         "auto", "What computes; auto is CUDA where it proves to run the model's attention, else the CPU.", "name"
     )
-    gpu_memory_bytes: int = _key(6 * GIB, "Memory that CUDA or TensorRT may take.", "bytes", ge=1)
+    gpu_memory_bytes: int = _key(6 * GIB, "Memory that CUDA or TensorRT may take beside the cache.", "bytes", ge=1)
 
 
 class AssistantSettings(Section):

@@ -24,6 +24,7 @@
     │   └── LoraNameError      (LookupError)         a name that the configuration gives to no adapter
     ├── EngineError
     │   ├── CacheBudgetError   (MemoryError)         the byte budget holds no token
+    │   ├── DeviceMemoryError  (MemoryError)         a GPU has not the memory that the cache is to take
     │   ├── RewindError        (ValueError)          tokens are to be taken back that a window has passed over
     │   ├── EvictionError      (ValueError)          tokens are to be taken out of a context that a window bounds
     │   ├── ContextOverflowError (ValueError)        the prompt and answer do not fit the cache
@@ -278,6 +279,17 @@ class CacheBudgetError(EngineError, MemoryError):
         super().__init__(
             f"engine.kv_cache_bytes = {budget} holds no token: one costs {per_token} bytes in this model. "
             f"{512 * per_token} bytes hold 512 tokens, {whole} the whole context of {max_positions}"
+        )
+
+
+class DeviceMemoryError(EngineError, MemoryError):
+    """The device that computes does not give the memory for the cache."""
+
+    def __init__(self, device: str, size: int, problem: str) -> None:
+        """`size` is that of one buffer, of keys or of values of one layer, in bytes; `problem` is onnxruntime's."""
+        super().__init__(
+            f"{device} gives no {size} bytes for a layer's keys or values ({problem}): lower engine.kv_cache_bytes or "
+            f"engine.gpu_memory_bytes, or set engine.provider = cpu"
         )
 
 

@@ -16,11 +16,12 @@ an integer again, which moves each channel by half a step at most, every time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from edge_assistant.bundle import frequencies, key_scale, read_constants
+from edge_assistant.engine.memory import on_host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_assistant.bundle import Architecture, Bundle
+    from edge_assistant.engine.memory import Buffer
 
 _BLOCK: Final = 128
 """Rows that are moved at a time, so that what is copied on the way stays small."""
@@ -53,7 +55,7 @@ class Evictor:
     def __init__(
         self,
         architecture: Architecture,
-        layers: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+        layers: Sequence[tuple[Buffer, Buffer]],
         scales: Sequence[NDArray[np.float32]],
     ) -> None:
         """`layers` are keys and values [1, n_kv_heads, rows, head_dim]; int8 keys need `key_scales`."""
@@ -65,17 +67,18 @@ class Evictor:
         back = end - start
         angles = self._frequencies * back
         cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-        for layer, (keys, values) in enumerate(self._layers):
-            for row in range(end, length, _BLOCK):
-                old = slice(row, min(row + _BLOCK, length))
-                new = slice(old.start - back, old.stop - back)
-                values[:, :, new] = values[:, :, old]
-                if keys.dtype == np.int8:
-                    scales = self._scales[layer]
-                    turned = _turned_back(keys[:, :, old] * scales, cos, sin)
-                    keys[:, :, new] = np.clip(np.rint(turned / scales), -128, 127)
-                else:
-                    keys[:, :, new] = _turned_back(keys[:, :, old], cos, sin)
+        for layer, (key_buffer, value_buffer) in enumerate(self._layers):
+            with on_host(key_buffer) as keys, on_host(value_buffer) as values:
+                for row in range(end, length, _BLOCK):
+                    old = slice(row, min(row + _BLOCK, length))
+                    new = slice(old.start - back, old.stop - back)
+                    values[:, :, new] = values[:, :, old]
+                    if keys.dtype == np.int8:
+                        scales = self._scales[layer]
+                        turned = _turned_back(keys[:, :, old] * scales, cos, sin)
+                        keys[:, :, new] = np.clip(np.rint(turned / scales), -128, 127)
+                    else:
+                        keys[:, :, new] = _turned_back(keys[:, :, old], cos, sin)
 
 
 def _turned_back(keys: NDArray[np.float32], cos: NDArray[np.float32], sin: NDArray[np.float32]) -> NDArray[np.float32]:

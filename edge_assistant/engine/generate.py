@@ -84,6 +84,7 @@ class Engine:
         Raises:
             CacheBudgetError: settings.kv_cache_bytes holds no token of each sequence; nothing was allocated.
             BundleGraphError: The graph is not the one the manifest describes.
+            DeviceMemoryError: It computes on a GPU, whose memory does not hold the cache.
         """
         slots = Slots.load(bundle, settings, prepacked)
         files = None

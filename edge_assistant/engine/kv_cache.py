@@ -32,8 +32,7 @@ not by any number. What a new prompt shares with it is kept where that goes back
 
 from __future__ import annotations
 
-import mmap
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -41,6 +40,7 @@ import numpy as np
 from edge_assistant.bundle import bounded_rows
 from edge_assistant.engine.cut import common, find_cut
 from edge_assistant.engine.evict import Evictor
+from edge_assistant.engine.memory import HOST, on_host, rows_of, zeros
 from edge_assistant.engine.window import BoundedWindow
 from edge_assistant.errors import CacheBudgetError, EvictionError, RewindError
 
@@ -51,15 +51,14 @@ if TYPE_CHECKING:
 
     from edge_assistant.bundle import Manifest
     from edge_assistant.engine.cut import Cut
+    from edge_assistant.engine.memory import Buffer, Device
 
-_ALIGNMENT = 64
-"""A cache line, and the widest vector register."""
 _SINKS: Final = 4
 """Tokens at the start of a context that stay when its oldest are evicted."""
 _EVICTED_SHARE: Final = 4
 """One in so many tokens of the capacity is evicted at a time: the rest is moved, which costs as much for one."""
 
-Layer: TypeAlias = "tuple[NDArray[Any], NDArray[Any]]"
+Layer: TypeAlias = "tuple[Buffer, Buffer]"
 """Keys and values."""
 
 
@@ -77,15 +76,19 @@ def capacity_of(manifest: Manifest, budget: int, sequences: int = 1) -> int:
 
 
 def slots(
-    manifest: Manifest, capacity: int, sequences: int, key_scales: Sequence[NDArray[np.float32]] = ()
+    manifest: Manifest,
+    capacity: int,
+    sequences: int,
+    key_scales: Sequence[NDArray[np.float32]] = (),
+    device: Device = HOST,
 ) -> tuple[list[Layer], list[KvCache]]:
-    """Allocate for so many sequences of `capacity` tokens each; pages become resident as they are first written.
+    """Allocate for so many sequences of `capacity` tokens each; the host's pages become resident as they are written.
 
     Returns the buffers of each layer, [sequences, n_kv_heads, rows, head_dim], and the sequences, views of them.
     """
-    layers = _buffers(manifest, capacity, sequences)
+    layers = _buffers(manifest, capacity, sequences, device)
     views = ([(key[n : n + 1], value[n : n + 1]) for key, value in layers] for n in range(sequences))
-    return layers, [KvCache(manifest, capacity, view, key_scales) for view in views]
+    return layers, [KvCache(manifest, capacity, view, key_scales, device) for view in views]
 
 
 class KvCache:
@@ -97,14 +100,16 @@ class KvCache:
         capacity: int,
         layers: list[Layer] | None = None,
         key_scales: Sequence[NDArray[np.float32]] = (),
+        device: Device = HOST,
     ) -> None:
-        """Hold `capacity` tokens in the layers given, or in buffers of its own.
+        """Hold `capacity` tokens in the layers given, or in buffers of its own, in a device's memory.
 
         `key_scales` are those of `evict.py`; an int8 cache needs them to evict.
         """
         architecture = manifest.architecture
-        self.capacity = capacity
-        self.layers = layers or _buffers(manifest, capacity, 1)
+        self.capacity, self.device = capacity, device
+        self._manifest, self._key_scales = manifest, key_scales
+        self.layers = layers or _buffers(manifest, capacity, 1, device)
         """Keys and values of each layer, [1, n_kv_heads, rows, head_dim]."""
         bounded = [buffer for layer in self.layers for buffer in layer if buffer.shape[2] < capacity]
         window = architecture.sliding_window
@@ -117,6 +122,12 @@ class KvCache:
         self.length = 0
         self.comes_again = 0
         """How many tokens from the start may come again in another prompt: only those are moved up."""
+
+    def on(self, device: Device) -> KvCache:
+        """Return this cache, or where it lies in other memory an empty one of its capacity on the device."""
+        if device == self.device:
+            return self
+        return KvCache(self._manifest, self.capacity, None, self._key_scales, device)
 
     @property
     def context(self) -> NDArray[np.int64]:
@@ -265,19 +276,21 @@ class KvCache:
     @property
     def token_bytes(self) -> int:
         """Return what `copy_rows` takes for a token."""
-        return sum(buffer[0, :, 0].nbytes for layer in self.layers for buffer in layer)
+        buffers = (buffer for layer in self.layers for buffer in layer)
+        return sum(buffer.shape[1] * buffer.shape[3] * buffer.dtype.itemsize for buffer in buffers)
 
     def copy_rows(self, start: int, end: int) -> NDArray[Any]:
         """Return a copy of some tokens' keys and values, [n_layers, 2, n_kv_heads, n, head_dim]."""
-        return np.stack([np.stack([key[0, :, start:end], value[0, :, start:end]]) for key, value in self.layers])
+        return np.stack([[rows_of(buffer)[0, :, start:end] for buffer in layer] for layer in self.layers])
 
     def put(self, ids: NDArray[np.int64], rows: NDArray[Any]) -> None:
         """Append tokens [n] whose keys and values are known, as `copy_rows` gave them."""
         start, end = self.length, self.length + len(ids)
         with self.step(ids):
-            for (key, value), (keys, values) in zip(self.layers, rows, strict=True):
-                key[0, :, start:end] = keys
-                value[0, :, start:end] = values
+            for layer, new in zip(self.layers, rows, strict=True):
+                for buffer, new_rows in zip(layer, new, strict=True):
+                    with on_host(buffer) as held:
+                        held[0, :, start:end] = new_rows
 
     def shared(self, prompt: NDArray[np.int64]) -> int:
         """Return how many tokens `keep_prefix` would leave."""
@@ -293,7 +306,7 @@ class KvCache:
         return self.length
 
 
-def _buffers(manifest: Manifest, capacity: int, sequences: int) -> list[Layer]:
+def _buffers(manifest: Manifest, capacity: int, sequences: int, device: Device) -> list[Layer]:
     """Return keys and values of each layer, [sequences, n_kv_heads, rows, head_dim]."""
     architecture, dtype = manifest.architecture, np.dtype(manifest.cache.type)
     layers: list[Layer] = []
@@ -302,22 +315,6 @@ def _buffers(manifest: Manifest, capacity: int, sequences: int) -> list[Layer]:
         if manifest.cache.window == "bounded" and window is not None:
             rows = bounded_rows(window, capacity)
         shape = (sequences, architecture.n_kv_heads, rows, architecture.head_dim)
-        zeros = _sparse if rows > capacity else _aligned
-        layers.append((zeros(shape, dtype), zeros(shape, dtype)))
+        key, value = (zeros(shape, dtype, device, sparse=rows > capacity) for _ in range(2))
+        layers.append((key, value))
     return layers
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return zeros that start at a multiple of the alignment, which numpy alone does not promise."""
-    nbytes = int(np.prod(shape)) * dtype.itemsize
-    memory = np.zeros(nbytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + nbytes].view(dtype).reshape(shape)
-
-
-def _sparse(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return aligned zeros of which only the pages that are written take memory, also where huge pages are the rule."""
-    memory = mmap.mmap(-1, int(np.prod(shape)) * dtype.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without huge pages does not know the word
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, dtype).reshape(shape)

@@ -6,12 +6,12 @@
     cpu        the CPU
 
 "There" means little: the wheel for ARM names CUDA and holds no code for a Jetson Orin. So a provider counts once it has
-run an operator, and the operator is attention in float32 as bundles have it. onnxruntime's sources register that for
-CUDA in float16 and bfloat16 alone, so the answer is the CPU until they do more.
+run an operator, and the operator is attention in the types that the bundle has. onnxruntime's sources register it for
+CUDA in float16 and bfloat16 alone, over a cache of the same type or int8: so a bundle in float32 stays on the CPU, and
+one that was exported with `--dtype float16` is what runs there.
 
-No GPU was at hand: what comes after a probe that succeeds never ran on one. The cache would be right and slow there,
-for it stays in the processor's memory, where prefixes are kept and windows moved, and onnxruntime carries it to the GPU
-and back with every step. A cache that lives on the GPU is not written.
+No GPU was at hand: what comes after a probe that succeeds never ran on one. Where the cache lies then, and which of it
+is tested without one, is in `memory.py`.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""How onnxruntime loads a graph: options, providers, prepacked weights, profiles. With `session.py` all that knows it.
+"""How onnxruntime loads a graph: options, providers, prepacked weights, profiles.
 
-Whatever was to make a load better and cannot be used (a GPU, prepacked weights) is left out with a warning that says
-why; the bundle's own graph on the CPU always remains.
+With `session.py` and `memory.py` it is all that knows onnxruntime. Whatever was to make a load better and cannot be
+used (a GPU, prepacked weights) is left out with a warning that says why; the bundle's own graph on the CPU always
+remains.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
-import zlib
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -25,6 +25,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as OperatorNotImplemented
 
 from edge_assistant.bundle import GRAPH_FILE, WEIGHTS_FILE
+from edge_assistant.engine.memory import CUDA_DEVICE, HOST
+from edge_assistant.engine.probe_graphs import PROBE_GRAPHS
 from edge_assistant.engine.providers import CPU, Provider, choose
 from edge_assistant.errors import BundleGraphError, PrepackedError
 
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edge_assistant.bundle import Bundle
+    from edge_assistant.bundle import Bundle, Manifest
     from edge_assistant.config import EngineSettings
+    from edge_assistant.engine.memory import Device
 
 VERSION: Final[str] = ort.__version__
 """Of onnxruntime; another one may compute other last bits."""
@@ -53,15 +56,6 @@ _LOAD_ERRORS = (
     RuntimeException,
 )
 """What onnxruntime raises for a graph it cannot load; these have no base of their own."""
-PROBE_GRAPH: Final = zlib.decompress(
-    base64.b64decode(
-        "eNp1kL9qwzAQxq3UDso1oarSf6TQIbQUMpTM2Zolc1YvQo6vNNiWHEkO5G36KN37UrVNQmxaIw6k777j9P0oLH4u4JtAsCvQHMArD82ldSLBA0B9"
-        "28u0QBhY3KWorEggcNrJlFPpHKoYY36ZG7So6iE+Oj3quclE6RjFyugiX1cr3qsht9VKzKfjf+QZg4EqMvGJMrYP5Iv0ZmMYJnvRFhejjc7esu3G"
-        "aKs/HA9yoyMMH49BOAdGCR9Cj5JjzcPpORq/g5uyzxp9WhYLn5uhO133DRwcgNI+9ytDeHWC0we/FL3oCc6Y/v6JRS/QgtexMHqFNtYu49IHj90u"
-        "r6GNh5FfgVpyUw=="
-    )
-)
-"""One GroupQueryAttention in float32: a head of 16, a buffer of 8 positions, and one token that is read."""
 
 
 def load_graph(
@@ -89,24 +83,38 @@ def load_graph(
         raise BundleGraphError(bundle.graph_path, [str(error)]) from error
 
 
-def probe(providers: Sequence[Provider]) -> str | None:
-    """Run attention on these providers and not on the CPU; return why that fails, None where it is right."""
+def device_of(session: ort.InferenceSession) -> Device:
+    """Return what the loaded graph computes on."""
+    return HOST if session.get_providers()[0] == CPU else CUDA_DEVICE
+
+
+def probe(providers: Sequence[Provider], dtype: str = "float32", cache: str = "float32") -> str | None:
+    """Run attention on these providers and not on the CPU; return why that fails, None where it is right.
+
+    It computes in `dtype` over a cache of that type or int8.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = _LOG_FATAL_ONLY  # a kernel that is missing is the answer, not an error
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    query = np.arange(48, dtype=np.float32).reshape(1, 1, 48) / 48
-    past = np.zeros((1, 1, 8, 16), np.float32)
-    feeds = {"query": query, "past_key": past, "past_value": past}
-    feeds |= {"seqlens_k": np.zeros(1, np.int32), "total": np.array(1, np.int32)}
     try:
-        session = ort.InferenceSession(PROBE_GRAPH, options, providers=providers, enable_fallback=0)
+        graph = PROBE_GRAPHS[dtype, cache]
+        session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
         if (used := session.get_providers()[0]) != providers[0][0]:
             return f"onnxruntime took {used} instead"
-        attended = session.run(["attended"], feeds)[0]
+        right = attends(session, dtype, cache)
     except (*_LOAD_ERRORS, ValueError, RuntimeError) as error:
-        return f"attention in float32 does not run there: {error}"
-    # A token that sees itself alone attends to its own value.
-    return None if np.allclose(attended, query[..., 32:], atol=1e-2) else "attention is computed wrongly there"
+        return f"attention in {dtype} over a cache of {cache} does not run there: {error}"
+    return None if right else "attention is computed wrongly there"
+
+
+def attends(session: ort.InferenceSession, dtype: str, cache: str) -> bool:
+    """Return whether a graph of `PROBE_GRAPHS` attends rightly: a token that sees itself alone, to its own value."""
+    query = (np.arange(48) / 48).reshape(1, 1, 48).astype(dtype)
+    past = np.zeros((1, 1, 8, 16), cache)
+    feeds = {"query": query, "past_key": past, "past_value": past}
+    feeds |= {"seqlens_k": np.zeros(1, np.int32), "total": np.array(1, np.int32)}
+    attended = session.run(["attended"], feeds)[0]
+    return np.allclose(attended, query[..., 32:], atol=1e-2)
 
 
 def save_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path) -> None:
@@ -136,14 +144,26 @@ def _attempts(
     bundle: Bundle, settings: EngineSettings, prepacked: Path | None
 ) -> list[tuple[Path, tuple[Provider, ...]]]:
     """Return what is to be tried before the bundle's graph on the CPU: a graph's file, and where it runs."""
-    choice = choose(settings, ort.get_available_providers(), probe)
+    manifest = bundle.manifest
+    attends = partial(probe, dtype=manifest.quantization.dtype, cache=manifest.cache.type)
+    choice = choose(settings, ort.get_available_providers(), attends)
     for reason in choice.reasons:
         _LOG.warning("%s", reason)
-    if choice.on_gpu and bundle.manifest.cache.window != "bounded":
+    problem = _other_on_gpu(manifest)
+    if choice.on_gpu and problem is None:
         return [(bundle.graph_path, choice.providers)]
-    if choice.on_gpu:  # the attribute that drops positions is the CPU's: another kernel would not know it
-        _LOG.warning("%s is not used: the cache of this model's windows is bounded", choice.providers[0][0])
+    if choice.on_gpu:
+        _LOG.warning("%s is not used: %s", choice.providers[0][0], problem)
     return [(prepacked / GRAPH_FILE, _ON_CPU)] if prepacked else []
+
+
+def _other_on_gpu(manifest: Manifest) -> str | None:
+    """Return what of a graph a kernel for GPUs would take for something else, and give wrong answers without a word."""
+    if manifest.cache.window == "bounded":  # the attribute that drops positions is the CPU's
+        return "the cache of this model's windows is bounded (export it with --window-cache full)"
+    if manifest.architecture.n_experts and manifest.quantization.quantized:
+        return "its kernel for a mixture's experts wants weights in another order"
+    return None
 
 
 def _options(settings: EngineSettings, profile: Path | None) -> ort.SessionOptions:

@@ -1,8 +1,9 @@
-"""The loaded graph, with the caches bound to it: with `runtime.py`, which loads it, all that knows onnxruntime.
+"""The loaded graph, with the caches bound to it: with `runtime.py` and `memory.py` all that knows onnxruntime.
 
 Every layer's cache is bound as past and as present, the same memory, so a step copies nothing; the logits of the last
 position land in one buffer that the next step overwrites. What a step still has to bind is the tokens and the
-attention mask, both views of buffers that are allocated once.
+attention mask, both views of buffers that are allocated once. On a GPU the caches lie in its memory, and of a step only
+tokens, mask and logits are copied.
 
 Several sequences are sessions of one graph. `Together` runs a step of one token for some of them at once: the graph
 takes rows of different lengths, each with a mask of its own, and reads the weights once. It takes caches that are rows
@@ -21,7 +22,8 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_assistant import bundle as names
-from edge_assistant.engine.runtime import load_graph
+from edge_assistant.engine.memory import place
+from edge_assistant.engine.runtime import device_of, load_graph
 from edge_assistant.errors import BundleGraphError
 
 if TYPE_CHECKING:
@@ -48,7 +50,9 @@ class Session:
         prepacked: Path | None = None,
         profile: Path | None = None,
     ) -> None:
-        """Load the graph and bind the cache; `prepacked` and `profile` are as for `load_graph`.
+        """Load the graph and bind the cache, or an empty one like it in the memory of the device that computes.
+
+        `prepacked` and `profile` are as for `load_graph`.
 
         Raises:
             BundleGraphError: onnxruntime cannot load the graph, or it is not the one the manifest describes.
@@ -60,9 +64,10 @@ class Session:
         self._session = load_graph(bundle, settings, prepacked, profile)
         if problems := _mismatches(self._session, bundle.manifest):
             raise BundleGraphError(bundle.graph_path, problems)
-        self._mask = np.ones((1, cache.capacity), np.int64)
+        self.device = device_of(self._session)
+        """Where it computes, and its caches lie."""
         self._logits: NDArray[np.float32] = np.empty((1, 1, self.vocab_size), np.float32)
-        self.bind(cache)
+        self.bind(cache.on(self.device))
 
     def another(self, cache: KvCache) -> Session:
         """Return a session of the same graph for another sequence; the two must not run at the same time."""
@@ -122,15 +127,15 @@ class Session:
         """Run the tokens that a step of the cache gives, the last of which is the context's token `end` - 1."""
         with step as tokens:
             binding.bind_cpu_input(names.INPUT_IDS, tokens)
-            binding.bind_cpu_input(names.ATTENTION_MASK, self._mask[:, :end])
+            binding.bind_cpu_input(names.ATTENTION_MASK, self._bound.mask[:, :end])
             self._session.run_with_iobinding(binding)
 
     def bind(self, cache: KvCache, adapter: Adapter | None = None) -> None:
         """Go on with another sequence, whose rows are those of an adapter."""
-        # An OrtValue borrows the array's memory: cache and adapter, which self holds, outlive the binding.
+        # A binding borrows memory: cache and adapter, which self holds, outlive it.
         step, rows_step = (_bound(self._session, cache.layers, adapter) for _ in range(2))
         step.bind_ortvalue_output(names.LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
-        self.cache, self._bound = cache, _Bound(step, rows_step, adapter)
+        self.cache, self._bound = cache, _Bound(step, rows_step, np.ones((1, cache.capacity), np.int64), adapter)
 
     @property
     def adapter(self) -> Adapter | None:
@@ -153,6 +158,8 @@ class _Bound(NamedTuple):
     step: ort.IOBinding
     """Its logits are those of the last position, in one buffer."""
     rows_step: ort.IOBinding
+    mask: NDArray[np.int64]
+    """Of a full cache, [1, capacity]."""
     adapter: Adapter | None
 
 
@@ -212,11 +219,11 @@ def _bound(session: ort.InferenceSession, layers: Sequence[Layer], adapter: Adap
     for name, factor in (adapter.factors if adapter else {}).items():
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(factor))
     for layer, (key, value) in enumerate(layers):
-        keys, values = ort.OrtValue.ortvalue_from_numpy(key), ort.OrtValue.ortvalue_from_numpy(value)
-        binding.bind_ortvalue_input(names.past_key(layer), keys)
-        binding.bind_ortvalue_output(names.present_key(layer), keys)
-        binding.bind_ortvalue_input(names.past_value(layer), values)
-        binding.bind_ortvalue_output(names.present_value(layer), values)
+        keys, values = place(key), place(value)
+        binding.bind_input(names.past_key(layer), *keys)
+        binding.bind_output(names.present_key(layer), *keys)
+        binding.bind_input(names.past_value(layer), *values)
+        binding.bind_output(names.present_value(layer), *values)
     return binding
 
 

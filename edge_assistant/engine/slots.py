@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_assistant.engine.evict import key_scales
-from edge_assistant.engine.kv_cache import capacity_of, slots
+from edge_assistant.engine.kv_cache import KvCache, capacity_of, slots
 from edge_assistant.engine.session import Session
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from edge_assistant.bundle import Bundle
     from edge_assistant.config import EngineSettings
     from edge_assistant.engine.adapter import Adapter
-    from edge_assistant.engine.kv_cache import KvCache
     from edge_assistant.engine.request import Request
     from edge_assistant.engine.session import Together
 
@@ -60,19 +59,20 @@ class Slots:
 
     @classmethod
     def load(cls, bundle: Bundle, settings: EngineSettings, prepacked: Path | None = None) -> Self:
-        """Allocate the cache and load the graph, with `prepacked` weights where there are some.
+        """Load the graph, with `prepacked` weights where there are some, and allocate the cache where it computes.
 
         Raises:
-            CacheBudgetError, BundleGraphError: As for `Engine.load`.
+            CacheBudgetError, BundleGraphError, DeviceMemoryError: As for `Engine.load`.
         """
         manifest, budget = bundle.manifest, settings.kv_cache_bytes
         sequences = settings.sequences or manifest.cache_size.sequences(budget)
         capacity = capacity_of(manifest, budget, sequences)
-        layers, caches = slots(manifest, capacity, sequences, key_scales(bundle))
-        first = Session(bundle, caches[0], settings, prepacked)
-        sessions = [first, *map(first.another, caches[1:])]
+        # Only the loaded graph knows where it computes: until then one token will do.
+        loaded = Session(bundle, KvCache(manifest, 1), settings, prepacked)
+        layers, caches = slots(manifest, capacity, sequences, key_scales(bundle), loaded.device)
+        sessions = [loaded.another(cache) for cache in caches]
         # A bounded window drops rows by one length for all.
-        together = first.together(layers, caches) if sequences > 1 and manifest.cache.window != "bounded" else None
+        together = loaded.together(layers, caches) if sequences > 1 and manifest.cache.window != "bounded" else None
         nbytes = sequences * manifest.cache_size.of(capacity)
         return cls([Slot(number, session) for number, session in enumerate(sessions)], together, nbytes)
 

@@ -27,23 +27,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_assistant.engine.memory import on_host, rows_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from edge_assistant.engine.memory import Buffer
+
 
 class BoundedWindow:
     """What the bounded layers of one context hold; all have the same window and capacity."""
 
-    def __init__(self, buffers: Sequence[NDArray[Any]], window: int) -> None:
+    def __init__(self, buffers: Sequence[Buffer], window: int) -> None:
         """`buffers` are keys and values of the layers, [1, n_kv_heads, rows, head_dim] each, rows > window."""
         self._buffers = buffers
         self._window = window
         self._rows: int = buffers[0].shape[2]
         self._stride: int = self._rows - window + 1
         """G: how many positions are dropped at once."""
-        self._kept = [np.zeros(buffer[:, :, window:].shape, buffer.dtype) for buffer in buffers]
+        sequences, n_kv_heads, _, head_dim = buffers[0].shape
+        kept = (sequences, n_kv_heads, self._rows - window, head_dim)
+        self._kept: list[NDArray[Any]] = [np.zeros(kept, buffer.dtype) for buffer in buffers]
         """The last positions before D, [1, n_kv_heads, rows - window, head_dim] each."""
         self.oldest = 0
 
@@ -69,7 +75,7 @@ class BoundedWindow:
             return
         for buffer, kept in zip(self._buffers, self._kept, strict=True):
             last = after - before
-            kept[:] = buffer[:, :, last - kept.shape[2] : last]
+            kept[:] = rows_of(buffer)[:, :, last - kept.shape[2] : last]
         self.oldest = max(self.oldest, after - self._kept[0].shape[2])
 
     def shortest_after_rewind(self) -> int:
@@ -86,5 +92,6 @@ class BoundedWindow:
             return
         n_rows = max(0, length - self.dropped(start))
         for buffer, kept in zip(self._buffers, self._kept, strict=True):
-            buffer[:, :, back : back + n_rows] = buffer[:, :, :n_rows]
-            buffer[:, :, back - kept.shape[2] : back] = kept
+            with on_host(buffer) as rows:
+                rows[:, :, back : back + n_rows] = rows[:, :, :n_rows]
+                rows[:, :, back - kept.shape[2] : back] = kept
