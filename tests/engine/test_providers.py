@@ -10,9 +10,12 @@ import pytest
 
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import runtime
+from edge_assistant.engine import session as session_module
 from edge_assistant.engine.kv_cache import KvCache
-from edge_assistant.engine.providers import CPU, CUDA, TENSORRT, Provider, choose
+from edge_assistant.engine.memory import Device, DeviceBuffer
+from edge_assistant.engine.providers import CPU, CUDA, TENSORRT, Choice, Provider, choose
 from edge_assistant.engine.session import Session
+from edge_assistant.errors import DeviceMemoryError
 
 TYPES = [("float32", "float32"), ("float32", "int8"), ("float16", "float16"), ("float16", "int8")]
 AZURE = "AzureExecutionProvider"
@@ -154,6 +157,20 @@ def test_a_provider_that_is_probed_well_and_does_not_load_is_said_too(tiny_bundl
     assert logits(tiny_bundle(), settings("auto")) == expected
     assert caplog.messages == [f"{CUDA} is not used: onnxruntime took {CPU}"]
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_a_provider_that_loads_is_taken_and_the_cache_lies_with_it(tiny_bundle, caplog, monkeypatch):
+    """A provider without operators stands in for a GPU: the processor computes, from memory that is not its own."""
+    expected = logits(tiny_bundle(), settings("cpu"))
+    monkeypatch.setattr(runtime, "choose", lambda *_: Choice(((AZURE, {}), (CPU, {})), ()))
+    if CUDA not in ort.get_available_providers():
+        with pytest.raises(DeviceMemoryError, match="cuda gives no"):
+            logits(tiny_bundle(), settings("auto"))
+    monkeypatch.setattr(session_module, "device_of", lambda _: Device("cpu", 0, addressable=False))
+    session = Session(tiny_bundle(), KvCache(tiny_bundle().manifest, 8), settings("auto"))
+    assert isinstance(session.cache.layers[0][0], DeviceBuffer)
+    assert session.run([20, 30, 40]).tolist() == expected
+    assert not caplog.messages
 
 
 def test_a_bounded_cache_stays_with_the_processor(tiny_bundle, caplog, monkeypatch):
