@@ -31,6 +31,7 @@ import numpy as np
 
 from edge_assistant.engine.adapter import Adapter
 from edge_assistant.engine.answer import Answer
+from edge_assistant.engine.memory import HOST
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import Keep, Prefixes
 from edge_assistant.engine.refresh import Refresher
@@ -89,7 +90,9 @@ class Engine:
         slots = Slots.load(bundle, settings, prepacked)
         files = None
         if prefixes and settings.prefix_disk_bytes:
-            computed_by = f"{bundle.manifest.identity}-onnxruntime-{VERSION}"
+            device = slots.all[0].session.device
+            where = "" if device == HOST else f"-{device.type}"
+            computed_by = f"{bundle.manifest.identity}-onnxruntime-{VERSION}{where}"
             files = PrefixFiles(prefixes, computed_by, settings.prefix_disk_bytes)
         kept = Prefixes(settings.prefix_bytes, files, settings.cache_reuse)
         return cls(slots, kept, bundle.manifest.architecture.vocab_size, settings)

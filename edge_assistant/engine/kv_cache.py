@@ -6,9 +6,9 @@ float32 cache and a budget of 1 GiB. One token costs a key and a value in every 
     2 * 32 layers * 8 n_kv_heads * 128 head_dim * 4 bytes = 262,144 bytes
     1,073,741,824 bytes / 262,144 bytes                   = 4,096 tokens
 
-An int8 cache of the same budget holds 16,384. The rotary tables bound it as well: beyond `max_positions` no token
-can be placed, so a larger budget is not spent. Layers whose window is bounded stop growing: with the window of 4,096
-that Mistral 7B v0.1 has in all of them, 1.25 GiB hold every context (`bundle/cache_size.py`).
+A float16 cache of the same budget holds 8,192, an int8 cache 16,384. The rotary tables bound it as well: beyond
+`max_positions` no token can be placed, so a larger budget is not spent. Layers whose window is bounded stop growing:
+with the window of 4,096 that Mistral 7B v0.1 has in all of them, 1.25 GiB hold every context (`bundle/cache_size.py`).
 
 Keys and values of a layer are one buffer each, [1, n_kv_heads, rows, head_dim], which the graph reads as past and
 writes as present. In a layer that keeps all, position p of the context is row p, for always, so going back is only to

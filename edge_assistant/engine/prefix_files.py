@@ -1,8 +1,8 @@
 """Prefixes on disk: the first answer after a restart reads what an earlier process has computed.
 
 A file is one whole prefix, named by the hash of its tokens, in a folder that is named by what the rows depend on: the
-bundle with its cache, the adapter if there is one, and the version of onnxruntime. So another bundle, or another
-setting, finds nothing of it.
+bundle with its cache, the adapter if there is one, the version of onnxruntime, and a GPU if it computed. So another
+bundle, or another setting, finds nothing of it.
 
     b"EAPREFIX"  length of the header as 8 bytes, little endian
     header       JSON: version, type, shape [n_layers, 2, n_kv_heads, n, head_dim], sha256 of all that follows

@@ -214,6 +214,15 @@ def test_answers_are_the_same(bundle, monkeypatch):
     assert said(bundle) == expected
 
 
+def test_what_one_has_computed_is_not_read_by_another(tiny_bundle, tmp_path, monkeypatch):
+    keep, params = Keep(20, lasting=True), SamplingParams(temperature=0, max_tokens=1)
+    for device, folders in ((HOST, 1), (HOST, 1), (ELSEWHERE, 2)):
+        monkeypatch.setattr(session_module, "device_of", lambda _, device=device: device)
+        with Engine.load(tiny_bundle(), SETTINGS, tmp_path) as engine:
+            list(engine.generate(IDS[:24].tolist(), params, keep=keep))
+        assert len([path for path in tmp_path.iterdir() if any(path.glob("*.prefix"))]) == folders
+
+
 def test_answers_with_an_adapter_are_the_same(tiny_bundle, lora_file, tmp_path, monkeypatch):
     bundle = tiny_bundle(bits=16, dtype="float16", lora_rank=4)
     adapter = lora_file(tmp_path / "a.npz", bundle)
