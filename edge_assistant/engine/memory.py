@@ -3,7 +3,7 @@
 A buffer in the processor's memory is a numpy array, which the graph reads and writes where it lies: nothing is copied.
 One on a device is a `DeviceBuffer`. What is done to rows beside attention (to keep a prefix, to evict, to move a
 window) is done on the host: there and back they are copied, all rows of a buffer, as onnxruntime copies no part of one.
-That is some milliseconds a layer, once a prompt and not once a token.
+That comes once a prompt, not once a token.
 
     with on_host(buffer) as rows:       rows is the buffer itself, or a copy that is written back
         rows[:, :, new] = rows[:, :, old]

@@ -26,14 +26,14 @@ def explain(architecture: Architecture, target: Target, given: Given, choice: Ch
     return (
         f"{target.title}: {_gb(target.usable_bytes)} are left beside the system.",
         _level(target, given, choice),
-        *_dtype(target, given, choice),
+        *_dtype(architecture, target, given, choice),
         *_weights(target, given, choice),
         _cache(architecture, given, choice),
         *_window(architecture, choice),
         *_calibration(given, choice),
         _context(architecture, given, choice),
         _speed(target, choice),
-        *_accelerators(target, choice),
+        *_accelerators(architecture, target, choice),
         *target.board.notes,
     )
 
@@ -55,11 +55,13 @@ def _level(target: Target, given: Given, choice: Choice) -> str:
     )
 
 
-def _dtype(target: Target, given: Given, choice: Choice) -> Iterator[str]:
+def _dtype(architecture: Architecture, target: Target, given: Given, choice: Choice) -> Iterator[str]:
     recipe = choice.recipe
     if recipe.dtype == "float16":
         why = ", as asked" if "dtype" in given else "".join(f", for the {one.name}" for one in _usable(target))
         yield f"It computes in float16{why}: onnxruntime attends on CUDA in nothing else. The processor is slower so."
+    elif _usable(target) and "dtype" not in given and architecture.n_experts:
+        yield "It computes in float32, on the processor: a board runs no mixture's experts on a GPU."
     elif _usable(target):
         yield "It computes in float32, as asked: on CUDA onnxruntime attends in float16 alone, so the processor does."
 
@@ -131,11 +133,11 @@ def _usable(target: Target) -> list[Accelerator]:
     return [one for one in target.board.accelerators if one.in_wheels]
 
 
-def _accelerators(target: Target, choice: Choice) -> Iterator[str]:
+def _accelerators(architecture: Architecture, target: Target, choice: Choice) -> Iterator[str]:
     for one in target.board.accelerators:
         if not one.in_wheels:
             yield f"The {one.name} is not used: no onnxruntime wheel on the Python index has code for {one.compute}."
-            if choice.recipe.dtype == "float32":
+            if choice.recipe.dtype == "float32" and not architecture.n_experts:
                 yield "With an onnxruntime that was built for it, --dtype float16 makes a bundle that runs there."
 
 

@@ -6,7 +6,8 @@ Contract: a pure function of shapes. It reads no weight and no file, and leaves 
     weights          the most exact that one core copies fast enough for an answer to keep up with its reader, of those
                      that fit with a context of 4,096 tokens; where none is so fast, the one that is read fastest
     dtype            float16 where onnxruntime's wheels have code for the board's GPU, as CUDA attends in nothing else;
-                     a window then keeps the whole context, for only the processor drops positions. Else float32
+                     a window then keeps the whole context, for only the processor drops positions. Else float32, and
+                     for a mixture, whose experts the board runs on the processor
     cache            of that type where that context fits so, else int8
     context          as long as fits, up to the model's own; less than 1,024 tokens are refused
 """
@@ -137,7 +138,7 @@ def _candidates(architecture: Architecture, target: Target, given: Given) -> lis
 
     Eight bits are no choice where they have no kernel: below level 4 every matrix is made float32 for each token.
     """
-    base, dot_products = _on(target, given), target.board.has_dot_products
+    base, dot_products = _on(target, architecture, given), target.board.has_dot_products
     level = given.get("accuracy_level", 4 if dot_products else 0)
     choosable: tuple[Bits, ...] = (8, 4) if dot_products and level and "eight_bits" not in given else (4,)
     every_bits: tuple[Bits, ...] = (given["bits"],) if "bits" in given else choosable
@@ -151,10 +152,13 @@ def _candidates(architecture: Architecture, target: Target, given: Given) -> lis
     ]
 
 
-def _on(target: Target, given: Given) -> Recipe:
-    """Return what is free at its default on this board: what its GPU asks for, where it has one that is used."""
-    base = check(given)
-    if "dtype" in given or not base.quantized or not any(one.in_wheels for one in target.board.accelerators):
+def _on(target: Target, architecture: Architecture, given: Given) -> Recipe:
+    """Return what is free at its default on this board: what its GPU asks for, where it has one that is used.
+
+    The board runs no mixture on a GPU.
+    """
+    base, has_gpu = check(given), any(one.in_wheels for one in target.board.accelerators)
+    if "dtype" in given or not base.quantized or architecture.n_experts or not has_gpu:
         return base
     return replace(base, dtype="float16", window_cache=given.get("window_cache", "full"))
 

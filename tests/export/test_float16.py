@@ -303,6 +303,14 @@ def test_float16_is_chosen_where_a_gpu_is_used_and_only_there():
     assert any("--dtype float16 makes a bundle that runs there" in text for text in said)
 
 
+def test_a_mixture_stays_with_the_processor():
+    shape = SHAPES["mixtral-8x7b"]
+    chosen = choose(shape, board_with_gpu(), {})
+    assert chosen.recipe.dtype == "float32"
+    said = explain(shape, board_with_gpu(), {}, chosen)
+    assert any(text.startswith("It computes in float32, on the processor") for text in said)
+
+
 def test_what_was_asked_for_stays():
     shape, gpu = SHAPES["mistral-7b"], board_with_gpu()
     assert choose(shape, gpu, {"dtype": "float32"}).recipe.dtype == "float32"
