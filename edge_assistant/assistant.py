@@ -16,16 +16,17 @@ import asyncio
 import json
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from edge_assistant.engine import Claim, Priority, SamplingParams
+from edge_assistant.engine import Claim, Constraint, Priority, SamplingParams
+from edge_assistant.errors import IncompleteAnswerError
 from edge_assistant.home.actions import Actuator
 from edge_assistant.home.outcomes import CallOutcome
 from edge_assistant.home.perform import Performer
@@ -51,6 +52,8 @@ SYSTEM = (
     "In a call, name a device as it was said: the tools find it, say when there is none, and ask back when several fit."
 )
 """The instructions of a model whose bundle brings none."""
+
+SCHEMA = "Answer with JSON for this schema: "
 
 EMPTY = "I have no answer to that."
 
@@ -82,6 +85,7 @@ class LanguageModel(Protocol):
         *,
         on_text: OnText | None = None,
         cancel: threading.Event | None = None,
+        constraint: Constraint | None = None,
         claim: Claim | None = None,
         adapter: Adapter | None = None,
     ) -> Reply:
@@ -95,7 +99,10 @@ class LanguageModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question or command. Turns of one `session` follow up on each other; without one nothing is kept."""
+    """One question or command. Turns of one `session` follow up on each other; without one nothing is kept.
+
+    With a `schema` (JSON Schema) the answer is JSON that fits it, and no tool is offered: nothing is done in the home.
+    """
 
     text: str
     id: str | None = None
@@ -103,6 +110,7 @@ class Ask:
     max_tokens: int | None = None
     adapter: str | None = None
     """One of those that the configuration names; without one the model answers as it was loaded."""
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +240,8 @@ class Assistant:
             ContextOverflowError: the question does not fit the model's context even alone.
             EngineBusyError: too many requests wait for the model; it says when to ask again.
             LoraNameError: no adapter has the name that the question gives.
+            GrammarError: the answer cannot be held to the schema; nothing was generated.
+            IncompleteAnswerError: it ended before it was what the schema says.
         """
         started = perf_counter()
         adapter = self._model.adapter(ask.adapter) if ask.adapter else None
@@ -242,6 +252,8 @@ class Assistant:
             cancel = cancel or threading.Event()
             reply = await self._generate(ask, tuple(session.turns), on_text, cancel, claim, adapter)
             answered = perf_counter()
+            if ask.schema is not None and reply.finish_reason != "stop":
+                raise IncompleteAnswerError(reply.message.text, reply.finish_reason, reply.usage.completion_tokens)
             calls = session.numbered(reply.message.calls)
             outcomes = await self._performer.perform(calls)
             text = " ".join(outcome.text for outcome in outcomes) if outcomes else reply.message.text.strip() or EMPTY
@@ -291,11 +303,20 @@ class Assistant:
         params = SamplingParams(
             max_tokens=ask.max_tokens or self._settings.max_tokens, temperature=self._settings.temperature
         )
+        tools = self._tools if ask.schema is None else ()
+        constraint = None if ask.schema is None else Constraint.json_schema(ask.schema)
 
         def turn() -> Reply:
-            messages = self._prompt(legible(ask.text), devices, history, params.max_tokens)
+            messages = self._prompt(replace(ask, text=legible(ask.text)), devices, history, tools, params.max_tokens)
             return self._model.chat(
-                messages, self._tools, params, on_text=on_text, cancel=cancel, claim=claim, adapter=adapter
+                messages,
+                tools,
+                params,
+                on_text=on_text,
+                cancel=cancel,
+                constraint=constraint,
+                claim=claim,
+                adapter=adapter,
             )
 
         work = asyncio.get_running_loop().run_in_executor(self._threads, turn)
@@ -307,19 +328,24 @@ class Assistant:
             raise
 
     def _prompt(
-        self, text: str, devices: Sequence[Device], history: Sequence[tuple[Message, ...]], max_tokens: int
+        self,
+        ask: Ask,
+        devices: Sequence[Device],
+        history: Sequence[tuple[Message, ...]],
+        tools: Sequence[Tool],
+        max_tokens: int,
     ) -> list[Message]:
         """Return the messages of a turn that fit the context: what the question mentions, then turns, then the rest."""
         budget = self._model.capacity - max_tokens
         time = datetime.now().astimezone().strftime("%A %H:%M")
-        shown = relevant(devices, text, spoken(chain(*history)), self._settings.prompt_devices)
+        shown = relevant(devices, ask.text, spoken(chain(*history)), self._settings.prompt_devices)
 
         def messages(chosen: Sequence[Device]) -> list[Message]:
             head = describe(in_home_order(devices, chosen), time)
-            return [self._system, *chain(*history), User(f"{head}\n\n{text}")]
+            return [self._system, *chain(*history), User(f"{head}\n\n{_question(ask)}")]
 
         def fits(chosen: Sequence[Device]) -> bool:
-            return self._model.count(messages(chosen), self._tools) <= budget
+            return self._model.count(messages(chosen), tools) <= budget
 
         count = as_many_as_fit(shown.devices, fits)
         while count < shown.mentioned and history:
@@ -331,6 +357,11 @@ class Assistant:
 def new_id() -> str:
     """Return an id for a question that came without one."""
     return uuid4().hex[:12]
+
+
+def _question(ask: Ask) -> str:
+    """Return what is asked, with the schema: being held to it alone, a model would not know what its names mean."""
+    return ask.text if ask.schema is None else f"{ask.text}\n\n{SCHEMA}{json.dumps(ask.schema, ensure_ascii=False)}"
 
 
 def _result(outcome: CallOutcome) -> str:

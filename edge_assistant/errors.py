@@ -43,7 +43,9 @@
     │   ├── UnsafeVocabularyError                    a vocabulary that reads text as control tokens
     │   ├── InstructFormatError                      an instruct format that is not known
     │   ├── ConversationError                        a chat that its instruct format cannot hold
-    │   └── ToolCallError                            a call that the model wrote wrongly
+    │   ├── ToolCallError                            a call that the model wrote wrongly
+    │   ├── SchemaFileError                          a file that holds no schema for an answer
+    │   └── IncompleteAnswerError                    an answer that ended before it was what its schema says
     ├── HomeError              (ValueError)          the home, and what may be done to it
     │   ├── HomeFileError                            a home description that cannot be read
     │   ├── CallError                                a call with a tool, slot, value or target that cannot be
@@ -350,6 +352,7 @@ class GrammarError(EngineError, ValueError):
     def __init__(self, kind: str, problem: str) -> None:
         """`kind` is what was given (`json_schema`, `regex`, `lark`), `problem` the compiler's own word."""
         super().__init__(f"the answer cannot be held to this {kind}: {problem.strip()}")
+        self.kind = kind
 
 
 class TuningError(EngineError, ValueError):
@@ -617,6 +620,24 @@ class ToolCallError(TextError):
     def __init__(self, text: str, problem: str) -> None:
         """`text` is what the model wrote, in full."""
         super().__init__(f"the model's call cannot be read: {problem}: {text[:200]}")
+        self.text = text
+
+
+class SchemaFileError(TextError):
+    """A file that was to hold the JSON schema of an answer cannot be read, or holds something else."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        """`problem` says what is wrong with it."""
+        super().__init__(f"{path} holds no JSON schema for an answer: {problem}")
+
+
+class IncompleteAnswerError(TextError):
+    """An answer ended before it was JSON that fits its schema; no part of it is passed on as one."""
+
+    def __init__(self, text: str, finish_reason: str, tokens: int) -> None:
+        """`text` is what was written, of so many tokens; `finish_reason` is why it ended."""
+        why = "max_tokens cut it: allow more" if finish_reason == "length" else f"its finish_reason is {finish_reason}"
+        super().__init__(f"the answer is no whole JSON yet after {tokens} tokens ({why}): {text[:200]}")
         self.text = text
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from edge_assistant.bundle import AdapterSource, Bundle, Factors, LoraAbout, LoraFile, LoraMatrix, part_shapes
-from edge_assistant.engine import Claim, Timing, Usage
+from edge_assistant.engine import Claim, Constraint, Timing, Usage
 from edge_assistant.errors import ContextOverflowError, LoraNameError
 from edge_assistant.text.chat import Reply
 from edge_assistant.text.messages import Assistant, Message, ToolCall
@@ -116,8 +116,8 @@ def lora_file() -> Callable[..., Path]:
 class ScriptedModel:
     """Stands in for a ChatModel where the logic around it is tested: it answers what a function makes of the prompt.
 
-    A token is four characters here. `prompts`, `claims` and `adapters` keep what it was asked; it sets `started`, and
-    waits for `gate`. It has the adapters `garden` and `kitchen`.
+    A token is four characters here. `prompts`, `claims`, `adapters` and `held_to` (how many tools, and the constraint)
+    keep what it was asked; it sets `started`, and waits for `gate`. It has the adapters `garden` and `kitchen`.
     """
 
     def __init__(self, script: Callable[[str], str | dict], capacity: int = 2000) -> None:
@@ -126,6 +126,7 @@ class ScriptedModel:
         self.prompts: list[list[Message]] = []
         self.claims: list[Claim | None] = []
         self.adapters: list[object] = []
+        self.held_to: list[tuple[int, Constraint | None]] = []
         self.started = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
@@ -141,13 +142,14 @@ class ScriptedModel:
             raise LoraNameError(name, ["garden", "kitchen"])
         return f"the {name}'s"
 
-    def chat(self, messages, tools, params, *, on_text=None, cancel=None, claim=None, adapter=None):
+    def chat(self, messages, tools, params, *, on_text=None, cancel=None, constraint=None, claim=None, adapter=None):
         """Answer as the script says of the last text: a str is text, a dict {tool: slots} makes calls."""
         if self.count(messages) + params.max_tokens > self.capacity:
             raise ContextOverflowError(self.count(messages), params.max_tokens, self.capacity)
         self.prompts.append(list(messages))
         self.claims.append(claim)
         self.adapters.append(adapter)
+        self.held_to.append((len(tools), constraint))
         self.started.set()
         while not self.gate.wait(0.01):
             if cancel is not None and cancel.is_set():

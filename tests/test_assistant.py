@@ -11,9 +11,10 @@ import pytest
 
 from edge_assistant.assistant import EMPTY, Answer, Ask, Assistant
 from edge_assistant.config import AssistantSettings, EngineSettings
-from edge_assistant.engine import Claim
-from edge_assistant.errors import ContextOverflowError, LoraNameError
+from edge_assistant.engine import Claim, Constraint
+from edge_assistant.errors import ContextOverflowError, IncompleteAnswerError, LoraNameError
 from edge_assistant.home.registry import Device, Home
+from edge_assistant.home.tools import TOOLS
 from edge_assistant.text.messages import Assistant as Said
 from edge_assistant.text.messages import System, ToolCall, ToolResult, User
 
@@ -70,6 +71,30 @@ async def test_a_call_on_what_the_home_does_not_list_is_refused_in_words(scripte
 async def test_an_answer_without_words_still_says_something(scripted_model):
     answer = await make(scripted_model(lambda text: " ")).answer(Ask("?"))
     assert answer.text == EMPTY
+
+
+async def test_with_a_schema_no_tool_is_offered_and_the_answer_is_held_to_it(scripted_model):
+    schema = {"type": "boolean"}
+    model = scripted_model(lambda text: "true")
+    answer = await make(model).answer(Ask("is the lamp on?", schema=schema))
+    plain = await make(model).answer(Ask("is the lamp on?"))
+    assert answer.text == plain.text == "true"
+    assert model.held_to == [(0, Constraint.json_schema(schema)), (len(TOOLS), None)]
+    assert model.prompts[0][-1].text.endswith(
+        'is the lamp on?\n\nAnswer with JSON for this schema: {"type": "boolean"}'
+    )
+
+
+async def test_half_an_answer_to_a_schema_is_an_error_and_is_not_remembered(scripted_model):
+    model = scripted_model(lambda text: "true")
+    assistant, cancel = make(model), threading.Event()
+    model.gate.clear()
+    cancel.set()
+    with pytest.raises(IncompleteAnswerError, match="finish_reason is cancelled"):
+        await assistant.answer(Ask("on?", session="a", schema={}), cancel=cancel)
+    model.gate.set()
+    await assistant.answer(Ask("on?", session="a"))
+    assert len(model.prompts[-1]) == 2
 
 
 async def test_an_answer_reads_what_it_writes(scripted_model):

@@ -16,6 +16,7 @@ from edge_assistant.home.registry import Device, Home, Value, as_words
 from edge_assistant.home.snapshot import read_home
 from edge_assistant.mqtt.protocol import ErrorAnswer
 from edge_assistant.text.chat import ChatModel
+from edge_assistant.text.response_format import read_schema_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -42,8 +43,10 @@ class DryRun:
 
 def ask(args: Namespace) -> int:
     """Answer each text on its own; 1 when one of them could not be answered."""
+    schema = read_schema_file(args.schema) if args.schema else None
     texts = args.texts or (line.strip() for line in sys.stdin)
-    return _converse(args, (Ask(text) for text in texts if text), as_json=args.json, stream=args.stream)
+    asks = (Ask(text, schema=schema) for text in texts if text)
+    return _converse(args, asks, as_json=args.json, stream=args.stream)
 
 
 def chat(args: Namespace) -> int:

@@ -34,6 +34,7 @@ examples:
   edge-assistant ask --state home.yaml "is the front door locked?" "turn off all the lights"
   edge-assistant ask --state home.yaml --json < questions.txt
   edge-assistant ask --model models/mistral-7b --stream "why is the sky blue?"
+  edge-assistant ask --state home.yaml --schema lamp.json "is the ceiling light on?"
   edge-assistant ask --model models/mistral-7b --adapter my-lora.npz "is the front door locked?"
 
 home.yaml (JSON will do as well):
@@ -43,6 +44,9 @@ home.yaml (JSON will do as well):
     front door: {domain: lock, state: locked, floor: ground floor}
 
 Without a broker, calls are printed and not carried out.
+
+lamp.json (JSON Schema): {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
+With a schema no tool is offered. What cannot be held to, and an answer that was cut, is an error.
 """
 _CHAT = """\
 examples:
@@ -165,6 +169,7 @@ def _add_ask(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument(
         "--state", type=Path, metavar="FILE", help="the home: YAML or JSON, area -> device -> properties"
     )
+    parser.add_argument("--schema", type=Path, metavar="FILE", help="a JSON schema: each answer is JSON that fits it")
     parser.add_argument("--json", action="store_true", help="print what MQTT would answer, one object a line")
     parser.add_argument("--stream", action="store_true", help="print the answer while it is made")
 

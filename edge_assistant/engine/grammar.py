@@ -45,8 +45,11 @@ class Constraint:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Constraint:
-        """Return the constraint to JSON that a schema describes."""
-        return cls("json_schema", json.dumps(schema))
+        """Return the constraint to JSON that a schema describes; GrammarError for one that is nested too deep."""
+        try:
+            return cls("json_schema", json.dumps(schema))
+        except RecursionError as error:
+            raise GrammarError("json_schema", "it is nested too deep") from error
 
     @classmethod
     def regex(cls, pattern: str) -> Constraint:
@@ -108,12 +111,26 @@ class Grammars:
     def _compile(self, constraint: Constraint) -> Grammar:
         try:
             text = constraint.grammar(leading_space=self._leading_space)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise GrammarError(constraint.kind, str(error)) from error
         matcher = llguidance.LLMatcher(self._tokenizer, text, log_level=0)
-        if matcher.is_error():
-            raise GrammarError(constraint.kind, matcher.get_error())
+        _begin(matcher.deep_copy(), constraint.kind)
         return Grammar(matcher, self._vocab_size)
+
+
+def _begin(matcher: llguidance.LLMatcher, kind: str) -> None:
+    """Look for the first token: some grammars that no text matches, such as endless ones, compile and fail here."""
+    if not matcher.is_error():
+        matcher.consume_tokens(matcher.compute_ff_tokens())
+    if not matcher.is_error() and not matcher.is_stopped():
+        matcher.compute_bitmask()
+    if matcher.is_error():
+        raise GrammarError(kind, _problem(matcher))
+
+
+def _problem(matcher: llguidance.LLMatcher) -> str:
+    """Return what is wrong, without the state of the parser."""
+    return str(matcher.get_error()).partition("<state>")[0]
 
 
 class Grammar:
@@ -167,4 +184,4 @@ class Match:
     def _check(self) -> None:
         """Raise GrammarError where the grammar has become too large to go on with."""
         if self._matcher.is_error():
-            raise GrammarError("grammar", self._matcher.get_error())
+            raise GrammarError("grammar", _problem(self._matcher))

@@ -16,18 +16,26 @@ from edge_assistant.errors import (
     ContextOverflowError,
     EdgeAssistantError,
     EngineBusyError,
+    GrammarError,
+    IncompleteAnswerError,
     LoraNameError,
     RequestError,
 )
 from edge_assistant.home.timers import Timer
 from edge_assistant.home.values import one_line
+from edge_assistant.text.response_format import read_response_format, write_response_format
 
 ONLINE, OFFLINE = b"online", b"offline"
 
-_ASK_FIELDS = {"text": str, "id": str, "session": str, "max_tokens": int, "adapter": str}
+_ASK_FIELDS = {"text": str, "id": str, "session": str, "max_tokens": int, "adapter": str, "response_format": dict}
+_KINDS = {str: "text", int: "a whole number", dict: "an object"}
 _META_TEXTS = ("domain", "device_class", "floor", "unit", "name", "area")
 _MAX_ALIASES = 16
-_CODES = {ContextOverflowError: "context_overflow", LoraNameError: "unknown_adapter"}
+_CODES = {
+    ContextOverflowError: "context_overflow",
+    IncompleteAnswerError: "incomplete",
+    LoraNameError: "unknown_adapter",
+}
 
 
 def read_ask(payload: bytes, max_bytes: int) -> Ask:
@@ -50,7 +58,10 @@ def read_ask(payload: bytes, max_bytes: int) -> Ask:
 
 def write_ask(ask: Ask) -> bytes:
     """Return a question as JSON."""
-    return _dump({name: value for name, value in asdict(ask).items() if value is not None})
+    fields = {name: value for name, value in asdict(ask).items() if value is not None}
+    if "schema" in fields:
+        fields["response_format"] = write_response_format(fields.pop("schema"))
+    return _dump(fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,8 @@ class ErrorAnswer:
         """Return the answer to a question that the assistant failed at."""
         if isinstance(error, EngineBusyError):
             return cls(question_id, "busy", str(error), round(error.retry_after_s, 1))
+        if isinstance(error, GrammarError) and error.kind == "json_schema":
+            return cls(question_id, "invalid_schema", str(error))
         code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "model")
         return cls(question_id, code, str(error))
 
@@ -150,15 +163,18 @@ def _from_json(text: str) -> Ask:
                 "invalid_field", f"there is no field {one_line(name)!r}: {', '.join(_ASK_FIELDS)}", request_id
             )
         if not isinstance(value, wanted) or isinstance(value, bool):
-            what = "a whole number" if wanted is int else "text"
-            raise RequestError("invalid_field", f"{name} has to be {what}", request_id)
+            raise RequestError("invalid_field", f"{name} has to be {_KINDS[wanted]}", request_id)
     return _checked(document, request_id)
 
 
 def _checked(document: dict[str, Any], request_id: str | None) -> Ask:
     if "text" not in document:
         raise RequestError("invalid_field", "text is missing", request_id)
-    ask = Ask(**document)
+    form = document.pop("response_format", None)
+    try:
+        ask = Ask(**document, schema=None if form is None else read_response_format(form))
+    except ValueError as error:
+        raise RequestError("invalid_field", str(error), request_id) from error
     if ask.max_tokens is not None and ask.max_tokens < 1:
         raise RequestError("invalid_field", "max_tokens has to be at least 1", request_id)
     if ask.session is not None and not 1 <= len(ask.session) <= 64:

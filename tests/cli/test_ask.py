@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -12,6 +13,7 @@ from edge_assistant import cli
 from edge_assistant.assistant import Answer
 from edge_assistant.bundle import Bundle
 from edge_assistant.cli.ask import DryRun
+from edge_assistant.engine import Engine
 from edge_assistant.home.registry import Device, Home
 
 STATE = """\
@@ -73,6 +75,77 @@ def test_a_question_that_does_not_fit_is_an_error_and_the_next_one_is_answered(
     assert cli.main([*words, "--json", "x" * 20_000]) == cli.FAILED
     answer = json.loads(capsys.readouterr().out)
     assert (answer["status"], answer["error"]["code"]) == ("error", "context_overflow")
+
+
+LAMP = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 5}, "on": {"type": "boolean"}},
+    "required": ["name", "on"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture
+def lamp(tmp_path: Path) -> Path:
+    path = tmp_path / "lamp.json"
+    path.write_text(json.dumps(LAMP, indent=4), encoding="utf-8")
+    return path
+
+
+def test_an_answer_fits_the_schema(words: list[str], lamp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "--schema", str(lamp), "is the light on?", "and now?"]) == cli.OK
+    for line in capsys.readouterr().out.splitlines():
+        jsonschema.validate(json.loads(line), LAMP)
+    assert cli.main([*words, "--schema", str(lamp), "--json", "is the light on?"]) == cli.OK
+    answer = Answer.from_json(capsys.readouterr().out)
+    jsonschema.validate(json.loads(answer.text), LAMP)
+    assert (answer.calls, answer.finish_reason) == ((), "stop")
+
+
+def test_an_answer_that_was_cut_is_an_error_and_not_printed(
+    words: list[str], lamp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_ASSISTANT_ASSISTANT__MAX_TOKENS", "10")
+    assert cli.main([*words, "--schema", str(lamp), "is the light on?"]) == cli.FAILED
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no whole JSON yet after 10 tokens" in said.err
+    assert cli.main([*words, "--schema", str(lamp), "--json", "is the light on?"]) == cli.FAILED
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "incomplete"
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ('{"type": "integer", "minimum": 1, "maximum": 0}', "nsatisfiable"),
+        ('{"not": {"type": "string"}}', 'Unimplemented keys: ["not"]'),
+    ],
+)
+def test_a_schema_that_cannot_be_held_to_is_an_error_and_nothing_is_generated(
+    words: list[str],
+    tmp_path: Path,
+    schema: str,
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Engine, "generate", lambda *_, **__: pytest.fail("it was asked"))
+    (tmp_path / "lamp.json").write_text(schema, encoding="utf-8")
+    assert cli.main([*words, "--schema", str(tmp_path / "lamp.json"), "is the light on?"]) == cli.FAILED
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"\xff", b"[]", b"{", b"[" * 100_000, b'{"enum": ["' + b"x" * 20_000 + b'"]}']
+)
+def test_a_file_that_holds_no_schema_is_named(
+    words: list[str], tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lamp.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert cli.main([*words, "--schema", str(path), "is the light on?"]) == cli.FAILED
+    assert f"{path} holds no JSON schema" in capsys.readouterr().err
 
 
 def test_a_home_that_cannot_be_read_is_named(

@@ -39,6 +39,17 @@ LAMP = {
 }
 
 
+ENDLESS = {"type": "object", "properties": {"more": {"$ref": "#"}}, "required": ["more"]}
+
+
+def nested(depth: int) -> dict:
+    """Return a schema of lists of lists of ..."""
+    schema: dict = {}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
 @pytest.fixture(scope="module")
 def vocabulary():
     """Return a trained vocabulary of bytes and what grammars make of it."""
@@ -106,6 +117,10 @@ def test_a_lark_grammar_holds_for_brackets_that_no_pattern_can_count(vocabulary)
         (Constraint.json_schema({"type": "array", "uniqueItems": True}), "uniqueItems"),
         (Constraint.json_schema({"type": "strnig"}), "strnig"),
         (Constraint.json_schema({"$ref": "#/nowhere"}), "nowhere"),
+        (Constraint.json_schema({"$ref": "http://example.com/schema.json"}), "not present"),
+        (Constraint.json_schema({"$ref": "#"}), "NoExtensionBias"),
+        (Constraint.json_schema(ENDLESS), "Too many items"),
+        (Constraint.json_schema(nested(300)), "recursion limit"),
         (Constraint("json_schema", "[1"), "Expecting"),
         (Constraint("json_schema", "[]"), "not an object"),
         (Constraint.regex("(a"), "unclosed group"),
@@ -118,6 +133,12 @@ def test_what_cannot_be_held_to_is_refused(vocabulary, constraint, problem):
     with pytest.raises(GrammarError, match=problem) as caught:
         vocabulary.grammars.compile(constraint)
     assert str(caught.value).startswith(f"the answer cannot be held to this {constraint.kind}: ")
+    assert len(str(caught.value)) < 300
+
+
+def test_a_schema_that_is_nested_too_deep_to_be_written_is_refused():
+    with pytest.raises(GrammarError, match="nested too deep"):
+        Constraint.json_schema(nested(100_000))
 
 
 def test_a_constraint_is_compiled_once(vocabulary):

@@ -54,6 +54,31 @@ async def test_the_answer_goes_to_the_response_topic_with_its_correlation(
     assert message.properties.CorrelationData == b"\x00\xff"
 
 
+async def test_a_response_format_holds_the_answer_and_what_it_cannot_be_is_an_error(
+    mosquitto, settings, service, person, tiny_bundle
+):
+    broker = mosquitto()
+    with ChatModel.load(tiny_bundle({"max_position_embeddings": 4096}), EngineSettings(threads=1)) as model:
+        await service(model, settings(broker.port))
+        someone = await person(broker.port)
+
+        async def ask(schema, max_tokens=40):
+            form = {"type": "json_schema", "json_schema": {"schema": schema}}
+            asked = {"text": "on?", "max_tokens": max_tokens, "response_format": form}
+            return (await someone.ask(json.dumps(asked)))[0]
+
+        answer = await ask({"enum": ["on", "off"]})
+        assert (answer["status"], json.loads(answer["text"]) in ("on", "off")) == ("ok", True)
+        cut = await ask({"type": "array", "items": {"type": "boolean"}, "minItems": 20}, max_tokens=9)
+        refused = await ask({"enum": []})
+        broken = await ask(True)
+        assert [error["error"]["code"] for error in (cut, refused, broken)] == [
+            "incomplete",
+            "invalid_schema",
+            "invalid_field",
+        ]
+
+
 @pytest.mark.parametrize(
     "topic", ["home/hall/lamp/state/set", "home/hall/lamp/state", "assistant/home/ask", "cmnd/lamp/POWER", "$SYS/x"]
 )

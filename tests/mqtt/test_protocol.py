@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_assistant.assistant import Ask
-from edge_assistant.errors import RequestError
+from edge_assistant.errors import (
+    ContextOverflowError,
+    GrammarError,
+    IncompleteAnswerError,
+    RequestError,
+    ToolCallError,
+)
 from edge_assistant.home.timers import Timer
 from edge_assistant.home.values import one_line
 from edge_assistant.mqtt import protocol
 from edge_assistant.mqtt.protocol import ErrorAnswer, Meta, TimerEnded, read_ask, write_ask
+from edge_assistant.text.response_format import MAX_SCHEMA_BYTES
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 LINE = TEXT.map(one_line).filter(bool)
@@ -36,6 +45,7 @@ def test_what_a_message_writes_it_reads(message):
 ASKS = st.builds(
     Ask, TEXT.filter(lambda text: text.strip()), st.none() | IDS, st.none() | LINE.filter(lambda s: len(s) <= 64),
     st.none() | st.integers(1, 4096), st.none() | IDS,
+    st.none() | st.dictionaries(TEXT, TEXT | st.booleans() | st.lists(TEXT)),
 )  # fmt: skip
 
 
@@ -97,6 +107,50 @@ def test_what_is_no_question_is_named(payload, code, question_id):
     with pytest.raises(RequestError) as caught:
         read_ask(payload, 1000)
     assert (caught.value.code, caught.value.request_id) == (code, question_id)
+
+
+FORMAT = {"type": "json_schema", "json_schema": {"name": "lamp", "strict": True, "schema": {"type": "boolean"}}}
+
+
+def test_a_response_format_is_that_of_others():
+    payload = json.dumps({"text": "is it on?", "response_format": FORMAT}).encode()
+    assert read_ask(payload, 1000) == Ask("is it on?", schema={"type": "boolean"})
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "json",
+        {},
+        {"type": "text"},
+        {"type": "json_schema"},
+        {"type": "json_schema", "json_schema": []},
+        {"type": "json_schema", "json_schema": {"type": "boolean"}},
+        {"type": "json_schema", "json_schema": {"schema": True}},
+        {"type": "json_schema", "json_schema": {"schema": {}, "name": 7}},
+        {"type": "json_schema", "json_schema": {"schema": {}}, "schema": {}},
+        {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * MAX_SCHEMA_BYTES]}}},
+    ],
+)
+def test_a_response_format_that_cannot_be_read_is_named(form):
+    with pytest.raises(RequestError, match=r"response_format|schema ") as caught:
+        read_ask(json.dumps({"text": "hi", "id": "7", "response_format": form}).encode(), 1 << 20)
+    assert (caught.value.code, caught.value.request_id) == ("invalid_field", "7")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (GrammarError("json_schema", "nsatisfiable"), "invalid_schema"),
+        (GrammarError("lark", "the home's own tools"), "model"),
+        (IncompleteAnswerError('{"on', "length", 3), "incomplete"),
+        (ContextOverflowError(3, 2, 1), "context_overflow"),
+        (ToolCallError("x", "y"), "model"),
+    ],
+    ids=str,
+)
+def test_an_error_has_the_code_that_tells_what_to_mend(error, code):
+    assert ErrorAnswer.of("7", error).code == code
 
 
 def test_deep_nesting_is_no_crash():
