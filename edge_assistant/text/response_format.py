@@ -58,9 +58,11 @@ def _bounded(schema: Any) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise ValueError("the schema is not an object")  # noqa: TRY004 - as all that is wrong with it
     try:
-        size = len(json.dumps(schema).encode())
+        size = len(json.dumps(schema, ensure_ascii=False).encode())
     except RecursionError as error:
         raise ValueError("the schema is nested too deep") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("the schema holds half a surrogate pair") from error
     if size > MAX_SCHEMA_BYTES:
         raise ValueError(f"the schema has {size} bytes as JSON, at most {MAX_SCHEMA_BYTES} are read")
     return schema

@@ -129,6 +129,7 @@ def test_a_response_format_is_that_of_others():
         {"type": "json_schema", "json_schema": {"schema": True}},
         {"type": "json_schema", "json_schema": {"schema": {}, "name": 7}},
         {"type": "json_schema", "json_schema": {"schema": {}}, "schema": {}},
+        {"type": "json_schema", "json_schema": {"schema": {"const": "\ud800"}}},
         {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * MAX_SCHEMA_BYTES]}}},
     ],
 )
