@@ -25,7 +25,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from edge_assistant.engine import Claim, Constraint, Priority, SamplingParams
+from edge_assistant.engine import Claim, Constraint, Priority, SamplingParams, Usage
 from edge_assistant.errors import IncompleteAnswerError
 from edge_assistant.home.actions import Actuator
 from edge_assistant.home.outcomes import CallOutcome
@@ -114,15 +114,6 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerUsage:
-    """Counts of tokens."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
 class AnswerTiming:
     """Seconds of a turn: reading the prompt, writing the answer, all of the model's part, acting, and the whole.
 
@@ -144,7 +135,7 @@ class Answer:
     text: str
     calls: tuple[CallOutcome, ...]
     finish_reason: str
-    usage: AnswerUsage
+    usage: Usage
     timing: AnswerTiming
 
     def to_json(self) -> str:
@@ -170,7 +161,7 @@ class Answer:
             text=document["text"],
             calls=tuple(CallOutcome.from_json(call) for call in document["calls"]),
             finish_reason=document["finish_reason"],
-            usage=AnswerUsage(**document["usage"]),
+            usage=Usage(**document["usage"]),
             timing=AnswerTiming(**document["timing"]),
         )
 
@@ -263,7 +254,6 @@ class Assistant:
             acts: tuple[Message, ...] = (AssistantMessage("", calls), *results) if calls else ()
             session.remember((User(legible(ask.text)), *acts, AssistantMessage(text)), self._settings)
         ended = perf_counter()
-        usage = AnswerUsage(reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.cached_tokens)
         timing = AnswerTiming(
             prefill_s=reply.timing.prefill_s,
             decode_s=reply.timing.decode_s,
@@ -271,7 +261,7 @@ class Assistant:
             act_s=ended - answered,
             total_s=ended - started,
         )
-        return Answer(ask.id or new_id(), text, outcomes, reply.finish_reason, usage, timing)
+        return Answer(ask.id or new_id(), text, outcomes, reply.finish_reason, reply.usage, timing)
 
     async def close(self) -> None:
         """Cancel the timers that run, and let the threads go."""

@@ -77,7 +77,7 @@ class Answer:
         session.cache.comes_again = 0 if self._gone else self._keep.tokens
         kept = session.cache.length
         if not self._placed:
-            self.progress = replace(self.progress, usage=replace(self.progress.usage, cached_tokens=kept))
+            self._count(cached_tokens=kept)
         self._session, self._placed = session, True
         # The token that is due is the writer's to run.
         self._unread = text[kept:-1] if self.begun else text[kept:]
@@ -162,15 +162,14 @@ class Answer:
 
     def _say(self, tokens: list[int]) -> list[Said]:
         """Return what is to be said of some tokens, at least one, that were drawn; the end with it, where it is one."""
+        self._count(accepted_prediction_tokens=self._writer.accepted, rejected_prediction_tokens=self._writer.rejected)
         room = self._params.max_tokens - len(self._said)
         out: list[Said] = []
         for token in tokens[:room]:
             if token in self._params.stop_ids:
                 return [*out, self._end("stop")]
             self._said.append(token)
-            self.progress = replace(
-                self.progress, usage=replace(self.progress.usage, completion_tokens=len(self._said))
-            )
+            self._count(completion_tokens=len(self._said))
             if len(self._said) == self._params.max_tokens:
                 whole = self._writer.ended and len(tokens) == room
                 self.progress = replace(self.progress, finish_reason="stop" if whole else "length")
@@ -178,6 +177,9 @@ class Answer:
         if len(tokens) >= room:
             return [*out, self._end(self.progress.finish_reason)]
         return [*out, self._end("stop")] if self._writer.ended else out
+
+    def _count(self, **tokens: int) -> None:
+        self.progress = replace(self.progress, usage=replace(self.progress.usage, **tokens))
 
     def _end(self, reason: FinishReason) -> Said:
         self.ended = True

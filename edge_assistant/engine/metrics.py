@@ -34,6 +34,8 @@ class Counts:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
     def start(self, waited_s: float) -> None:
         """Count the first turn of a request."""
@@ -46,6 +48,8 @@ class Counts:
         self.prompt_tokens += usage.prompt_tokens
         self.cached_tokens += usage.cached_tokens
         self.completion_tokens += usage.completion_tokens
+        self.accepted_prediction_tokens += usage.accepted_prediction_tokens
+        self.rejected_prediction_tokens += usage.rejected_prediction_tokens
 
     def now(self, waiting: int, running: int) -> Counts:
         """Return a copy with what is only known now."""

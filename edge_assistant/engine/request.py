@@ -40,6 +40,10 @@ class Usage:
     """Those of the answer, without the token that ended it."""
     cached_tokens: int = 0
     """Those of the prompt that were in the cache already, or in a prefix that was kept."""
+    accepted_prediction_tokens: int = 0
+    """Tokens that were guessed, run, and then drawn; they are among those of the answer, or ended it."""
+    rejected_prediction_tokens: int = 0
+    """Those that were guessed and run in vain; they are not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,22 +119,12 @@ class Speculator:
         """At most `most` tokens are guessed at a time; 0 guesses none."""
         self._most = most
         self.pace = Pace()
-        self.guessed = 0
-        """Tokens that were guessed and run."""
-        self.accepted = 0
-        """Those of them that came true."""
         self._answers = np.empty(0, np.int64)
 
     def guess(self, context: NDArray[np.int64], due: Sequence[int], most: int) -> Guess:
         """Return what may follow a context [n] and the tokens due behind it, at most `most` tokens."""
         most = min(most, self._most)
         return look_up(np.concatenate([self._answers, context, due]), most) if most > 0 else Guess()
-
-    def came(self, guess: Guess, run: int, accepted: int, drawn: Sequence[int]) -> None:
-        """Take in how many of a guess's tokens were run and accepted, and what was drawn in its place."""
-        self.guessed += run
-        self.accepted += accepted
-        self.pace.came(guess, drawn)
 
     def remember(self, answer: Sequence[int]) -> None:
         """Keep an answer, as long as there is room: what was said once is said again."""

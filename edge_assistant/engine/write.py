@@ -46,6 +46,8 @@ class Writer:
         self._guess = Guess()
         self._guessed: Sequence[int] = ()
         """Those of the guess that pay."""
+        self.accepted = self.rejected = 0
+        """How many guesses were run and came true, and how many did not."""
 
     @property
     def ended(self) -> bool:
@@ -81,7 +83,8 @@ class Writer:
         count = len(self._guessed)
         drawn, accepted = self._drawn(rows, self._guessed)
         cache.rewind(cache.length - count + accepted)
-        self._speculator.came(self._guess, count, accepted, drawn)
+        self.accepted, self.rejected = self.accepted + accepted, self.rejected + count - accepted
+        self._speculator.pace.came(self._guess, drawn)
         self.due = drawn[accepted:]
         return drawn
 

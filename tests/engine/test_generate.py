@@ -72,7 +72,7 @@ def test_greedy_takes_the_best_of_the_scores(engine):
 
 
 def test_usage_counts_what_was_in_the_cache(tiny_bundle):
-    with Engine.load(tiny_bundle(), EngineSettings(threads=1, sequences=1)) as engine:
+    with Engine.load(tiny_bundle(), EngineSettings(threads=1, sequences=1, guesses=0)) as engine:
         first = engine.generate(PROMPT, GREEDY)
         answer = list(first)
         assert first.usage == Usage(40, 30, 0)

@@ -34,8 +34,17 @@ def always(monkeypatch):
 def answers(bundle, params, guesses: int, *prompts):
     """Return what an engine answers to prompts in turn, with what it guessed and what came true."""
     with Engine.load(bundle, EngineSettings(threads=1, guesses=guesses)) as engine:
-        said = [list(engine.generate(prompt, params)) for prompt in prompts]
-        return said, engine._speculator.guessed, engine._speculator.accepted
+        said, usages = [], []
+        for prompt in prompts:
+            generation = engine.generate(prompt, params)
+            said.append(list(generation))
+            usages.append(generation.usage)
+        counts = engine.metrics().by_priority["interactive"]
+    accepted = sum(usage.accepted_prediction_tokens for usage in usages)
+    rejected = sum(usage.rejected_prediction_tokens for usage in usages)
+    assert (accepted, rejected) == (counts.accepted_prediction_tokens, counts.rejected_prediction_tokens)
+    assert all(usage.accepted_prediction_tokens <= usage.completion_tokens + 1 for usage in usages)
+    return said, accepted + rejected, accepted
 
 
 @pytest.mark.parametrize("recipe", [{"bits": 32}, {"bits": 32, "cache": "int8"}], ids=["float", "int8 cache"])
