@@ -9,6 +9,9 @@ it would have been; a guess counts only if it is what was drawn, and what follow
     guess                                           in the hall
     drawn                                           in the kitchen     two tokens for one run, the third forgotten
 
+What is drawn is the same, but for the kernels' noise: they may round otherwise over several rows than over one, so where
+the two best logits are closer than that, either may be drawn (tests/engine/test_near_ties.py measures it).
+
 `Pace` says how many guesses pay: that depends on how many come true and on what a row more costs, which is measured. It
 says as well whether sequences had better take their steps together.
 """
