@@ -8,14 +8,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from edge_assistant.assistant import Answer, Ask, Assistant, new_id
-from edge_assistant.cli.common import adapter_file, prepared_bundle, settings_and_model
-from edge_assistant.config import state_directory
+from edge_assistant.cli.common import load_model, settings_and_model
 from edge_assistant.errors import EdgeAssistantError
 from edge_assistant.home.actions import awaited
 from edge_assistant.home.registry import Device, Home, Value, as_words
 from edge_assistant.home.snapshot import read_home
 from edge_assistant.mqtt.protocol import ErrorAnswer
-from edge_assistant.text.chat import ChatModel
 from edge_assistant.text.response_format import read_schema_file
 
 if TYPE_CHECKING:
@@ -57,9 +55,7 @@ def chat(args: Namespace) -> int:
 def _converse(args: Namespace, asks: Iterable[Ask], *, as_json: bool, stream: bool) -> int:
     settings, path = settings_and_model(args)
     home = read_home(args.state) if args.state else Home()
-    bundle, prepared = prepared_bundle(path, settings)
-    adapter = adapter_file(args, settings)
-    with ChatModel.load(bundle, prepared.settings, state_directory(), adapter, prepacked=prepared.prepacked) as model:
+    with load_model(args, settings, path) as model:
         assistant = Assistant(model, home, DryRun(home, quiet=as_json), settings.assistant)
         return asyncio.run(_answer(assistant, asks, as_json=as_json, stream=stream))
 

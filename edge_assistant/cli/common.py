@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edge_assistant.bundle import SEEN_FILE, Bundle, find_model
 from edge_assistant.config import Settings, state_directory
 from edge_assistant.device.prepare import Prepared, prepare
+from edge_assistant.text.chat import ChatModel
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -29,6 +30,25 @@ def prepared_bundle(path: Path, settings: Settings) -> tuple[Bundle, Prepared]:
     """Open the bundle in a folder, and find how it is to be loaded on this device."""
     bundle = open_bundle(path)
     return bundle, prepare(bundle, settings, state_directory())
+
+
+def load_model(
+    args: Namespace, settings: Settings, path: Path, adapters: Mapping[str, Path] | None = None
+) -> ChatModel:
+    """Load the bundle in a folder as was measured to be best here, with the adapter that is named.
+
+    `adapters` are those that questions may name.
+    """
+    bundle, prepared = prepared_bundle(path, settings)
+    return ChatModel.load(
+        bundle,
+        prepared.settings,
+        state_directory(),
+        adapter_file(args, settings),
+        prepacked=prepared.prepacked,
+        row_cost=prepared.row_cost,
+        adapters=adapters,
+    )
 
 
 def adapter_file(args: Namespace, settings: Settings) -> Path | None:

@@ -7,15 +7,14 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-from edge_assistant.cli.common import adapter_file, named_adapters, prepared_bundle, settings_and_model
-from edge_assistant.config import state_directory
+from edge_assistant.cli.common import load_model, named_adapters, settings_and_model
 from edge_assistant.mqtt.service import serve as serve_mqtt
-from edge_assistant.text.chat import ChatModel
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from edge_assistant.config import Settings
+    from edge_assistant.text.chat import ChatModel
 
 
 def serve(args: Namespace) -> int:
@@ -24,11 +23,7 @@ def serve(args: Namespace) -> int:
         level=logging.DEBUG if args.verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
     settings, path = settings_and_model(args)
-    bundle, prepared = prepared_bundle(path, settings)
-    adapter, adapters = adapter_file(args, settings), named_adapters(args, settings)
-    with ChatModel.load(
-        bundle, prepared.settings, state_directory(), adapter, prepacked=prepared.prepacked, adapters=adapters
-    ) as model:
+    with load_model(args, settings, path, named_adapters(args, settings)) as model:
         asyncio.run(_until_terminated(model, settings))
     return 0
 

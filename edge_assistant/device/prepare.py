@@ -27,6 +27,7 @@ from edge_assistant.errors import PrepackedError, TuningError
 if TYPE_CHECKING:
     from edge_assistant.bundle import Bundle
     from edge_assistant.config import EngineSettings, Settings
+    from edge_assistant.engine.tuning import Tuning
 
 _LOG = logging.getLogger(__name__)
 _INT8_LEVEL: Final = 4
@@ -42,6 +43,8 @@ class Prepared:
     settings: EngineSettings
     prepacked: Path | None
     """The folder of its prepacked weights, where there are some that hold."""
+    row_cost: float | None = None
+    """What a row more costs in steps of one row, where that was measured."""
 
 
 def prepare(bundle: Bundle, settings: Settings, state: Path) -> Prepared:
@@ -50,17 +53,18 @@ def prepare(bundle: Bundle, settings: Settings, state: Path) -> Prepared:
     if warning := float32_warning(bundle, cpu):
         _LOG.warning("%s", warning)
     fingerprint = Fingerprint.of(bundle.manifest, str(cpu))
-    engine = _tuned(bundle, settings, state, fingerprint)
+    tuning = _tuning(bundle, state, fingerprint)
+    engine, row_cost = (settings.engine, None) if tuning is None else (_tuned(settings, tuning), tuning.row_cost)
     if not engine.prepacked:
-        return Prepared(engine, None)
+        return Prepared(engine, None, row_cost)
     try:
         folder = find_prepacked(prepacked_folder(state, bundle.manifest, fingerprint), fingerprint, state / SEEN_FILE)
     except PrepackedError as error:
         _LOG.warning("%s", error)
-        return Prepared(engine, None)
+        return Prepared(engine, None, row_cost)
     if folder:
         _LOG.info("prepacked weights are mapped from %s", folder)
-    return Prepared(engine, folder)
+    return Prepared(engine, folder, row_cost)
 
 
 def tune(bundle: Bundle, settings: EngineSettings, state: Path, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -126,14 +130,15 @@ def thread_counts(cores: int) -> list[int]:
     return [number for number in dict.fromkeys((cores, cores // 2, cores - 1, 3 * cores // 4)) if number > 0]
 
 
-def _tuned(bundle: Bundle, settings: Settings, state: Path, fingerprint: Fingerprint) -> EngineSettings:
+def _tuning(bundle: Bundle, state: Path, fingerprint: Fingerprint) -> Tuning | None:
     try:
-        tuning = read_tuning(tuning_path(state, bundle.manifest), fingerprint)
+        return read_tuning(tuning_path(state, bundle.manifest), fingerprint)
     except TuningError as error:
         _LOG.warning("%s", error)
-        return settings.engine
-    if tuning is None:
-        return settings.engine
+        return None
+
+
+def _tuned(settings: Settings, tuning: Tuning) -> EngineSettings:
     found = tuning.settings()
     used = {key: value for key, value in found.items() if settings.origin("engine", key) == "default"}
     kept = [f"engine.{key}" for key in found if key not in used]

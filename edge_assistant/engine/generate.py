@@ -40,7 +40,7 @@ from edge_assistant.engine.runtime import VERSION
 from edge_assistant.engine.scheduler import Scheduler
 from edge_assistant.engine.score import Score
 from edge_assistant.engine.slots import Slots
-from edge_assistant.engine.speculate import Speculator
+from edge_assistant.engine.speculate import Pace, Speculator
 from edge_assistant.engine.steps import PATIENT_STEP
 from edge_assistant.errors import ContextOverflowError, EngineClosedError, EvictionError, PromptError
 
@@ -61,26 +61,33 @@ if TYPE_CHECKING:
 class Engine:
     """A loaded model with its cache."""
 
-    def __init__(self, slots: Slots, prefixes: Prefixes, vocab_size: int, settings: EngineSettings) -> None:
+    def __init__(self, slots: Slots, prefixes: Prefixes, settings: EngineSettings, pace: Pace) -> None:
         """Take what `load` has made."""
         self._prefixes = prefixes
         self.capacity = slots.capacity
         """How many tokens a prompt and its answer may have together."""
         self._can_evict = slots.all[0].cache.can_evict
         self._manifest = slots.all[0].session.manifest
-        self._vocab_size = vocab_size
-        self._speculator = Speculator(settings.guesses)
+        self._vocab_size = self._manifest.architecture.vocab_size
+        self._speculator = Speculator(settings.guesses, pace)
         step = min(PATIENT_STEP, settings.prefill_chunk)
         refresher = Refresher(slots.all if settings.refresh_when_idle else (), prefixes, step)
-        self._open_scheduler: Scheduler | None = Scheduler(slots, self._speculator.pace, refresher, settings.queue)
+        self._open_scheduler: Scheduler | None = Scheduler(slots, pace, refresher, settings.queue)
 
     @classmethod
     def load(
-        cls, bundle: Bundle, settings: EngineSettings, prefixes: Path | None = None, *, prepacked: Path | None = None
+        cls,
+        bundle: Bundle,
+        settings: EngineSettings,
+        prefixes: Path | None = None,
+        *,
+        prepacked: Path | None = None,
+        row_cost: float | None = None,
     ) -> Engine:
         """Load a bundle; lasting prefixes are kept in the folder `prefixes`, where one is given.
 
         Weights come from the folder of `prepacked` ones (`prepacked.py`), where one is given and can be loaded.
+        `row_cost`, what a row more takes in steps of one (`tuning.py`), says from the start how many guesses pay.
 
         Raises:
             CacheBudgetError: settings.kv_cache_bytes holds no token of each sequence; nothing was allocated.
@@ -95,7 +102,7 @@ class Engine:
             computed_by = f"{bundle.manifest.identity}-onnxruntime-{VERSION}{where}"
             files = PrefixFiles(prefixes, computed_by, settings.prefix_disk_bytes)
         kept = Prefixes(settings.prefix_bytes, files, settings.cache_reuse)
-        return cls(slots, kept, bundle.manifest.architecture.vocab_size, settings)
+        return cls(slots, kept, settings, Pace() if row_cost is None else Pace(row_cost))
 
     def __enter__(self) -> Self:
         return self

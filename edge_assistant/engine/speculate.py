@@ -9,8 +9,8 @@ it would have been; a guess counts only if it is what was drawn, and what follow
     guess                                           in the hall
     drawn                                           in the kitchen     two tokens for one run, the third forgotten
 
-What is drawn is the same, but for the kernels' noise: they may round otherwise over several rows than over one, so where
-the two best logits are closer than that, either may be drawn (tests/engine/test_near_ties.py measures it).
+What is drawn is the same, but for the kernels' noise: they may round otherwise over several rows than over one, so
+where the two best logits are closer than that, either may be drawn (tests/engine/test_near_ties.py measures it).
 
 `Pace` says how many guesses pay: that depends on how many come true and on what a row more costs, which is measured. It
 says as well whether sequences had better take their steps together.
@@ -64,10 +64,11 @@ def look_up(text: NDArray[np.int64], most: int) -> Guess:
 class Pace:
     """How many guesses pay here: tokens for the time, by what was accepted and what runs took."""
 
+    row_cost: float = _ROW_AT_FIRST
+    """What a row more costs, in steps of one row: at first what `edge-assistant tune` found, where it was run."""
     _accepted: dict[int, float] = field(default_factory=dict)
     """By the length of the match: how often the next token was the one that was guessed."""
     _step_s: float = 0.0
-    _row: float = _ROW_AT_FIRST
     _sequence: float = _ROW_AT_FIRST
     """What a sequence more costs in a batch, in steps of one."""
 
@@ -79,7 +80,7 @@ class Pace:
         for count in range(1, len(guess.tokens) + 1):
             likely *= share
             expected += likely
-            rate = expected / (1 + self._row * count)
+            rate = expected / (1 + self.row_cost * count)
             if rate > best_rate:
                 best, best_rate = count, rate
         return best
@@ -90,7 +91,7 @@ class Pace:
             self._step_s += _LEARNING * (seconds - self._step_s) if self._step_s else seconds
         elif self._step_s:
             row = (seconds / self._step_s - 1) / (rows - 1)
-            self._row += _LEARNING * (max(row, 0.0) - self._row)
+            self.row_cost += _LEARNING * (max(row, 0.0) - self.row_cost)
 
     def together(self, more: int) -> bool:
         """Return whether a batch that has `more` sequences more takes less time than a step of its own.
@@ -118,10 +119,9 @@ class Pace:
 class Speculator:
     """The guesses of one engine: over the context and its last answers, as many as pay."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, pace: Pace) -> None:
         """At most `most` tokens are guessed at a time; 0 guesses none."""
-        self._most = most
-        self.pace = Pace()
+        self._most, self.pace = most, pace
         self._answers = np.empty(0, np.int64)
 
     def guess(self, context: NDArray[np.int64], due: Sequence[int], most: int) -> Guess:

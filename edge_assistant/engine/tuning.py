@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from edge_assistant.bundle import Manifest
 
 Speed = Annotated[float, Field(gt=0)]
+Rows = Annotated[str, Field(pattern="^([2-9]|[1-9][0-9]{1,3})$")]
+"""2 or more, as JSON's keys are."""
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
@@ -61,12 +63,18 @@ class Tuning:
     prefill_chunk: Size
     prepacked: bool | None
     """Whether prepacked weights save memory and cost no speed; None where it was not measured."""
-    batch_cost: Mapping[str, Speed]
+    batch_cost: Mapping[Rows, Speed]
     """What a step of so many rows takes, by their number, beside a step of one."""
     decode_tokens_per_s: Speed
     prefill_tokens_per_s: Speed
     skipped: tuple[str, ...]
     """What there was no time for."""
+
+    @property
+    def row_cost(self) -> float | None:
+        """What a row more costs in steps of one row, the mean of what was measured; None where nothing was."""
+        costs = [max(0.0, (cost - 1) / (int(rows) - 1)) for rows, cost in self.batch_cost.items()]
+        return sum(costs) / len(costs) if costs else None
 
     def settings(self) -> dict[str, int | bool]:
         """Return the settings that follow, by their names in `EngineSettings`."""

@@ -88,8 +88,9 @@ class ChatModel:
         *,
         prepacked: Path | None = None,
         adapters: Mapping[str, Path] | None = None,
+        row_cost: float | None = None,
     ) -> Self:
-        """Load a bundle, or the one in a folder; `prepacked` is as for `Engine.load`.
+        """Load a bundle, or the one in a folder; `prepacked` and `row_cost` are as for `Engine.load`.
 
         The directory `state` remembers which files were hashed (see Bundle.open), and keeps what prompts begin with.
 
@@ -105,7 +106,8 @@ class ChatModel:
         paths = dict(adapters or {})
         files = dict.fromkeys((adapter, *paths.values()))
         tuned = {path: Adapter.load(path, bundle.manifest) for path in files if path}
-        engine = Engine.load(bundle, settings, state and state / "prefixes", prepacked=prepacked)
+        prefixes = state and state / "prefixes"
+        engine = Engine.load(bundle, settings, prefixes, prepacked=prepacked, row_cost=row_cost)
         named = {name: tuned[path] for name, path in paths.items()}
         return cls(bundle, engine, tokenizer, tuned[adapter] if adapter else None, named)
 

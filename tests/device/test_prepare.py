@@ -56,6 +56,18 @@ def test_what_was_tuned_is_used_and_said_in_one_line(bundle, tmp_path, caplog):
     assert caplog.messages == ["tuned for this device: threads = 3, spinning = True, prefill_chunk = 64"]
 
 
+def test_what_a_row_costs_is_known_from_the_start(bundle, tmp_path):
+    keep(bundle, tmp_path, replace(FOUND, batch_cost={"2": 1.3, "4": 2.2, "8": 4.5}))
+    found = prepared(bundle, tmp_path)
+    assert found.row_cost == pytest.approx((0.3 + 0.4 + 0.5) / 3)
+    with ChatModel.load(bundle, EngineSettings(threads=1), row_cost=found.row_cost) as model:
+        assert model._engine._speculator.pace.row_cost == found.row_cost
+    keep(bundle, tmp_path, replace(FOUND, batch_cost={"2": 0.9}))
+    assert prepared(bundle, tmp_path).row_cost == 0
+    keep(bundle, tmp_path, replace(FOUND, batch_cost={}))
+    assert prepared(bundle, tmp_path).row_cost is None
+
+
 def test_the_configuration_goes_before_it(bundle, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     keep(bundle, tmp_path)

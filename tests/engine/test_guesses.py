@@ -65,6 +65,16 @@ def test_an_answer_of_a_bounded_window_is_the_same_with_and_without(tiny_bundle,
     assert tried
 
 
+def test_where_rows_were_measured_to_cost_as_much_as_steps_nothing_is_guessed(tiny_bundle):
+    guessed = []
+    for row_cost in (0.0, 1.5):
+        with Engine.load(tiny_bundle(), EngineSettings(threads=1), row_cost=row_cost) as engine:
+            answer = engine.generate(REPEATED, GREEDY)
+            list(answer)
+            guessed.append(answer.usage.accepted_prediction_tokens + answer.usage.rejected_prediction_tokens)
+    assert guessed[0] > guessed[1] == 0
+
+
 @pytest.mark.parametrize("most", range(1, 9))
 def test_an_answer_ends_where_it_would_have(tiny_bundle, most, always):
     short = SamplingParams(max_tokens=most)

@@ -59,6 +59,17 @@ def test_where_rows_cost_as_much_as_steps_nothing_is_guessed(guess):
     assert pace.worth(guess) == 0
 
 
+def test_what_a_row_was_measured_to_cost_holds_until_it_is_measured_again(guess):
+    assert Pace(row_cost=1.0).worth(guess) == 0
+    assert Pace(row_cost=0.0).worth(guess) == 8
+    assert 0 < Pace(row_cost=0.3).worth(guess) < 8
+    pace = Pace(row_cost=1.0)
+    for _ in range(100):
+        pace.ran(1, 0.1)
+        pace.ran(5, 0.1)
+    assert pace.worth(guess) == 8
+
+
 def test_a_long_match_is_trusted_apart_from_a_short_one(guess):
     pace, short = Pace(), Guess((1, 2), matched=1)
     for _ in range(100):
