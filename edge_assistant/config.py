@@ -138,6 +138,11 @@ class EngineSettings(Section):
         ge=0,
         le=64,
     )
+    draft: str | None = _optional(
+        "home-mini",
+        "A small model of the same vocabulary that guesses where nothing comes again: a bundle's folder or name.",
+        "name or path",
+    )
     cache_reuse: int = _key(
         64,
         "Fewest tokens to keep behind old turns that a prompt lacks: soon, not quite exact. 0 reads them anew.",

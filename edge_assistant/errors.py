@@ -32,6 +32,7 @@
     │   ├── SamplingError      (ValueError)          a sampling parameter out of its range
     │   ├── GrammarError       (ValueError)          a schema, pattern or grammar that cannot be held to
     │   ├── TuningError        (ValueError)          a measurement that is broken, or of another machine or model
+    │   ├── DraftError         (ValueError)          a draft model of another vocabulary
     │   ├── PrepackedError     (ValueError)          prepacked weights that are broken, or cannot be made
     │   ├── EngineBusyError                          too many requests wait; says when to ask again
     │   ├── DeadlineError      (TimeoutError)        an answer that had not begun in time
@@ -370,6 +371,17 @@ class PrepackedError(EngineError, ValueError):
         """`problem` says what does not hold."""
         super().__init__(
             f"{path}: {problem}; run `edge-assistant warm` again, until then the bundle's own weights load"
+        )
+
+
+class DraftError(EngineError, ValueError):
+    """A draft model whose tokens are not those of the model that it is to write ahead for."""
+
+    def __init__(self, draft: str, model: str, sizes: tuple[int, int]) -> None:
+        """Both by name; `sizes` are those of the model's vocabulary and of the draft's, in tokens."""
+        super().__init__(
+            f"{draft} cannot be the draft of {model}: their vocabularies differ ({sizes[1]} and {sizes[0]} tokens, or "
+            f"other ones). Name one that was made with the same tokenizer in engine.draft, or none"
         )
 
 

@@ -67,7 +67,7 @@ def test_template_with_every_key_uncommented_is_the_defaults(tmp_path: Path) -> 
     assert Settings.load(write(tmp_path / "as-is.toml", text)).model_dump() == Settings().model_dump()
     table = tomllib.loads(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE))
     assert [(section, key) for section in table for key in table[section]] == KEYS
-    for section in ("model", "mqtt"):
+    for section in ("model", "engine", "mqtt"):
         unset = {key for key, value in getattr(Settings(), section) if value is None}
         table[section] = {key: value for key, value in table[section].items() if key not in unset}
     assert Settings(**table).model_dump() == Settings().model_dump()

@@ -35,7 +35,7 @@ def prepared_bundle(path: Path, settings: Settings) -> tuple[Bundle, Prepared]:
 def load_model(
     args: Namespace, settings: Settings, path: Path, adapters: Mapping[str, Path] | None = None
 ) -> ChatModel:
-    """Load the bundle in a folder as was measured to be best here, with the adapter that is named.
+    """Load the bundle in a folder as was measured to be best here, with the adapter and the draft that are named.
 
     `adapters` are those that questions may name.
     """
@@ -48,6 +48,7 @@ def load_model(
         prepacked=prepared.prepacked,
         row_cost=prepared.row_cost,
         adapters=adapters,
+        draft=open_bundle(find_model(draft, settings.model_folders)) if (draft := settings.engine.draft) else None,
     )
 
 

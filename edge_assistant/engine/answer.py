@@ -99,9 +99,11 @@ class Answer:
 
     def plan(self) -> int:
         """Guess what follows; return how many tokens the next step runs. One alone may be run with others' (`draw`)."""
-        cache = self._in_session.cache
+        cache, started = self._in_session.cache, perf_counter()
         self._make_room(min(len(self._writer.due), cache.capacity // 2))
-        return self._writer.guess(cache, self._params.max_tokens - len(self._said))
+        tokens = self._writer.guess(cache, self._params.max_tokens - len(self._said))
+        self._took(perf_counter() - started)
+        return tokens
 
     @property
     def due(self) -> int:

@@ -31,6 +31,7 @@ import numpy as np
 
 from edge_assistant.engine.adapter import Adapter
 from edge_assistant.engine.answer import Answer
+from edge_assistant.engine.draft import Draft, check_vocabulary, draft_budget, weighed
 from edge_assistant.engine.memory import HOST
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import Keep, Prefixes
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 class Engine:
     """A loaded model with its cache."""
 
-    def __init__(self, slots: Slots, prefixes: Prefixes, settings: EngineSettings, pace: Pace) -> None:
+    def __init__(self, slots: Slots, prefixes: Prefixes, settings: EngineSettings, speculator: Speculator) -> None:
         """Take what `load` has made."""
         self._prefixes = prefixes
         self.capacity = slots.capacity
@@ -69,10 +70,10 @@ class Engine:
         self._can_evict = slots.all[0].cache.can_evict
         self._manifest = slots.all[0].session.manifest
         self._vocab_size = self._manifest.architecture.vocab_size
-        self._speculator = Speculator(settings.guesses, pace)
+        self._speculator = speculator
         step = min(PATIENT_STEP, settings.prefill_chunk)
         refresher = Refresher(slots.all if settings.refresh_when_idle else (), prefixes, step)
-        self._open_scheduler: Scheduler | None = Scheduler(slots, pace, refresher, settings.queue)
+        self._open_scheduler: Scheduler | None = Scheduler(slots, speculator.pace, refresher, settings.queue)
 
     @classmethod
     def load(
@@ -83,18 +84,30 @@ class Engine:
         *,
         prepacked: Path | None = None,
         row_cost: float | None = None,
+        draft: Bundle | None = None,
     ) -> Engine:
         """Load a bundle; lasting prefixes are kept in the folder `prefixes`, where one is given.
 
         Weights come from the folder of `prepacked` ones (`prepacked.py`), where one is given and can be loaded.
         `row_cost`, what a row more takes in steps of one (`tuning.py`), says from the start how many guesses pay.
+        A `draft` model guesses where nothing that was said comes again; its cache is a part of the budget (`draft.py`).
 
         Raises:
+            DraftError: The draft has another vocabulary.
             CacheBudgetError: settings.kv_cache_bytes holds no token of each sequence; nothing was allocated.
             BundleGraphError: The graph is not the one the manifest describes.
             DeviceMemoryError: It computes on a GPU, whose memory does not hold the cache.
         """
-        slots = Slots.load(bundle, settings, prepacked)
+        pace = Pace() if row_cost is None else Pace(row_cost)
+        if draft is None or settings.guesses == 0:
+            slots, drafts = Slots.load(bundle, settings, settings.kv_cache_bytes, prepacked), None
+        else:
+            check_vocabulary(bundle.manifest, draft.manifest)
+            pace.draft_cost = weighed(bundle.manifest, draft.manifest)
+            beside = draft_budget(bundle.manifest, draft.manifest, settings.kv_cache_bytes)
+            slots = Slots.load(bundle, settings, settings.kv_cache_bytes - beside, prepacked)
+            drafts = Draft.load(draft, settings, beside, [slot.cache for slot in slots.all])
+            slots.cache_bytes += drafts.cache_bytes
         files = None
         if prefixes and settings.prefix_disk_bytes:
             device = slots.all[0].session.device
@@ -102,7 +115,7 @@ class Engine:
             computed_by = f"{bundle.manifest.identity}-onnxruntime-{VERSION}{where}"
             files = PrefixFiles(prefixes, computed_by, settings.prefix_disk_bytes)
         kept = Prefixes(settings.prefix_bytes, files, settings.cache_reuse)
-        return cls(slots, kept, settings, Pace() if row_cost is None else Pace(row_cost))
+        return cls(slots, kept, settings, Speculator(settings.guesses, pace, drafts))
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +128,7 @@ class Engine:
         if self._open_scheduler is not None:
             self._open_scheduler.close()
             self._open_scheduler = None
+        self._speculator.close()
         self._prefixes.close()
 
     def load_adapter(self, path: Path) -> Adapter:

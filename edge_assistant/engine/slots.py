@@ -58,13 +58,15 @@ class Slots:
         self.cache_bytes = cache_bytes
 
     @classmethod
-    def load(cls, bundle: Bundle, settings: EngineSettings, prepacked: Path | None = None) -> Self:
-        """Load the graph, with `prepacked` weights where there are some, and allocate the cache where it computes.
+    def load(cls, bundle: Bundle, settings: EngineSettings, budget: int, prepacked: Path | None = None) -> Self:
+        """Load the graph, with `prepacked` weights where there are some, and allocate a cache of `budget` bytes.
+
+        It lies where the graph computes.
 
         Raises:
             CacheBudgetError, BundleGraphError, DeviceMemoryError: As for `Engine.load`.
         """
-        manifest, budget = bundle.manifest, settings.kv_cache_bytes
+        manifest = bundle.manifest
         sequences = settings.sequences or manifest.cache_size.sequences(budget)
         capacity = capacity_of(manifest, budget, sequences)
         # Only the loaded graph knows where it computes: until then one token will do.

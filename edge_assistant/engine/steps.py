@@ -56,7 +56,10 @@ class Steps:
         for held in turn:
             work = held.request.work
             if isinstance(work, Answer) and not work.unread:
-                if work.plan() == 1 and self._together:
+                started = perf_counter()
+                tokens = work.plan()
+                held.request.computed_s += perf_counter() - started
+                if tokens == 1 and self._together:
                     plain.append(held)
                 else:
                     alone.append([held])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_assistant.engine.sampling import Sampler
-from edge_assistant.engine.speculate import Guess
+from edge_assistant.engine.speculate import Guesses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +43,7 @@ class Writer:
         self._position = len(prompt)
         self.due: list[int] = []
         """Tokens of the answer that the cache does not hold."""
-        self._guess = Guess()
-        self._guessed: Sequence[int] = ()
-        """Those of the guess that pay."""
+        self._guesses = Guesses()
         self.accepted = self.rejected = 0
         """How many guesses were run and came true, and how many did not."""
 
@@ -65,14 +63,13 @@ class Writer:
         More than `room` tokens will not be used of what it brings.
         """
         free = cache.capacity - cache.length - len(self.due)
-        self._guess = self._speculator.guess(cache.context, self.due, min(room - 1, free))
-        self._guessed = self._guess.tokens[: self._speculator.pace.worth(self._guess)]
-        return len(self.due) + len(self._guessed)
+        self._guesses = self._speculator.guess(cache, self.due, min(room - 1, free))
+        return len(self.due) + len(self._guesses.run)
 
     def step(self, session: Session) -> list[int]:
         """Run what is due and guessed; return the tokens that follow those returned before, at least one."""
-        count = len(self._guessed)
-        ids = [*self.due, *self._guessed]
+        count = len(self._guesses.run)
+        ids = [*self.due, *self._guesses.run]
         started = perf_counter()
         rows = session.run_rows(ids, count + 1) if count else session.run(ids)[np.newaxis]
         self._speculator.pace.ran(len(ids), perf_counter() - started)
@@ -80,11 +77,11 @@ class Writer:
 
     def draw(self, cache: KvCache, rows: NDArray[np.float32]) -> list[int]:
         """Return the tokens that follow, from the logits [1 + guesses, vocab] of what was run at the cache's end."""
-        count = len(self._guessed)
-        drawn, accepted = self._drawn(rows, self._guessed)
+        count = len(self._guesses.run)
+        drawn, accepted = self._drawn(rows, self._guesses.run)
         cache.rewind(cache.length - count + accepted)
         self.accepted, self.rejected = self.accepted + accepted, self.rejected + count - accepted
-        self._speculator.pace.came(self._guess, drawn)
+        self._speculator.came(self._guesses, drawn)
         self.due = drawn[accepted:]
         return drawn
 

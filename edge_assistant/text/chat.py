@@ -89,8 +89,9 @@ class ChatModel:
         prepacked: Path | None = None,
         adapters: Mapping[str, Path] | None = None,
         row_cost: float | None = None,
+        draft: Bundle | None = None,
     ) -> Self:
-        """Load a bundle, or the one in a folder; `prepacked` and `row_cost` are as for `Engine.load`.
+        """Load a bundle, or the one in a folder; `prepacked`, `row_cost` and `draft` are as for `Engine.load`.
 
         The directory `state` remembers which files were hashed (see Bundle.open), and keeps what prompts begin with.
 
@@ -100,6 +101,7 @@ class ChatModel:
         Raises:
             BundleError, CacheBudgetError, TextError: The bundle cannot be used; each says why.
             LoraError: An adapter cannot be used with it.
+            DraftError: The draft cannot.
         """
         bundle = model if isinstance(model, Bundle) else Bundle.open(model, state and state / SEEN_FILE)
         tokenizer = Tokenizer(bundle.tokenizer_path)
@@ -107,7 +109,7 @@ class ChatModel:
         files = dict.fromkeys((adapter, *paths.values()))
         tuned = {path: Adapter.load(path, bundle.manifest) for path in files if path}
         prefixes = state and state / "prefixes"
-        engine = Engine.load(bundle, settings, prefixes, prepacked=prepacked, row_cost=row_cost)
+        engine = Engine.load(bundle, settings, prefixes, prepacked=prepacked, row_cost=row_cost, draft=draft)
         named = {name: tuned[path] for name, path in paths.items()}
         return cls(bundle, engine, tokenizer, tuned[adapter] if adapter else None, named)
 

@@ -14,6 +14,7 @@ from edge_assistant.assistant import Answer
 from edge_assistant.bundle import Bundle
 from edge_assistant.cli.ask import DryRun
 from edge_assistant.engine import Engine
+from edge_assistant.engine.speculate import Pace
 from edge_assistant.home.registry import Device, Home
 
 STATE = """\
@@ -191,6 +192,39 @@ def test_an_adapter_of_another_bundle_is_an_error(
     file = lora_file(tmp_path / "other.npz", tiny_bundle(lora_rank=4))
     assert cli.main([*words, "--adapter", str(file), "is the light on?"]) == cli.FAILED
     assert "other.npz was made for other weights" in capsys.readouterr().err
+
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+@pytest.mark.skipif(not (MODELS / "home-mini-moe" / "model.onnx").is_file(), reason="models/ holds no bundles")
+def test_a_draft_answers_as_the_model_alone_would(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "home.yaml").write_text(STATE, encoding="utf-8")
+    monkeypatch.setattr(Pace, "to_draft", lambda self, most, found: most if self.draft_cost < 1 else 0)
+    said = []
+    for draft in ("", "home-mini"):
+        monkeypatch.setenv("EDGE_ASSISTANT_ENGINE__DRAFT", draft)
+        words = ["--model", "home-mini-moe", "--state", str(tmp_path / "home.yaml"), "--json"]
+        assert cli.main(["ask", *words, "is the light on?", "turn off the ceiling light"]) == cli.OK
+        said.append([Answer.from_json(line) for line in capsys.readouterr().out.splitlines()])
+    alone, drafted = said
+    assert [answer.text for answer in drafted] == [answer.text for answer in alone]
+    assert [answer.calls for answer in drafted] == [answer.calls for answer in alone]
+    accepted = [sum(answer.usage.accepted_prediction_tokens for answer in answers) for answers in said]
+    assert accepted[1] > accepted[0]
+
+
+def test_a_draft_of_another_vocabulary_is_an_error(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_ASSISTANT_ENGINE__DRAFT", "home-mini")
+    assert cli.main([*words, "is the light on?"]) == cli.FAILED
+    assert "home-mini cannot be the draft of" in capsys.readouterr().err
+    monkeypatch.setenv("EDGE_ASSISTANT_ENGINE__DRAFT", "nowhere")
+    assert cli.main([*words, "is the light on?"]) == cli.FAILED
+    assert "no model 'nowhere'" in capsys.readouterr().err
 
 
 async def test_a_dry_run_invents_no_state_that_the_device_does_not_report() -> None:
