@@ -114,7 +114,9 @@ class ModelSettings(Section):
 class EngineSettings(Section):
     """How the model runs."""
 
-    kv_cache_bytes: int = _key(64 * MIB, "Memory of the key/value cache; it sets how many tokens fit.", "bytes", ge=1)
+    kv_cache_bytes: int = _key(
+        64 * MIB, "Memory of the key/value cache, a draft's too; it sets how many tokens fit.", "bytes", ge=1
+    )
     sequences: int = _key(
         0,
         "Answers computed at once; they share kv_cache_bytes evenly. 0: up to 4, if each may have the longest context.",

@@ -28,7 +28,7 @@ import numpy as np
 from edge_assistant.bundle import TOKENIZER_FILE, WEIGHTS_FILE
 from edge_assistant.engine.kv_cache import KvCache, capacity_of, slots
 from edge_assistant.engine.session import Session
-from edge_assistant.errors import DraftError
+from edge_assistant.errors import CacheBudgetError, DraftError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,10 +91,19 @@ def check_vocabulary(manifest: Manifest, draft: Manifest) -> None:
         raise DraftError(draft.name, manifest.name, sizes)
 
 
-def draft_budget(manifest: Manifest, draft: Manifest, budget: int) -> int:
-    """Return what of a budget in bytes the draft's caches may take, so that both models hold as many tokens."""
-    own, large = draft.cache_size.per_token, manifest.cache_size.per_token
-    return budget * own // (own + large)
+def draft_budget(manifest: Manifest, draft: Manifest, settings: EngineSettings) -> int:
+    """Return what of settings.kv_cache_bytes the draft's caches may take, so that both models hold as many tokens.
+
+    Raises:
+        CacheBudgetError: It does not hold a token of each sequence of both.
+    """
+    own, large = draft.cache_size, manifest.cache_size
+    budget, sequences = settings.kv_cache_bytes, max(1, settings.sequences)
+    both = own.per_token + large.per_token
+    if budget < sequences * both:
+        longest = min(own.max_positions, large.max_positions)
+        raise CacheBudgetError(budget, sequences * both, sequences * (own.of(longest) + large.of(longest)), longest)
+    return budget * own.per_token // both
 
 
 def weighed(manifest: Manifest, draft: Manifest) -> float:

@@ -104,7 +104,7 @@ class Engine:
         else:
             check_vocabulary(bundle.manifest, draft.manifest)
             pace.draft_cost = weighed(bundle.manifest, draft.manifest)
-            beside = draft_budget(bundle.manifest, draft.manifest, settings.kv_cache_bytes)
+            beside = draft_budget(bundle.manifest, draft.manifest, settings)
             slots = Slots.load(bundle, settings, settings.kv_cache_bytes - beside, prepacked)
             drafts = Draft.load(draft, settings, beside, [slot.cache for slot in slots.all])
             slots.cache_bytes += drafts.cache_bytes

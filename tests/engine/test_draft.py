@@ -68,6 +68,8 @@ def test_an_answer_is_the_same_with_a_draft_and_without(tiny_bundle, eager, shap
     drafted, accepted, rejected = answers(bundle, tiny_bundle(draft_shape), PROMPTS, params, prefill_chunk=16)
     assert drafted == plain
     assert accepted + rejected > 100
+    rounded, *_ = answers(bundle, tiny_bundle(cache="int8"), PROMPTS, params)
+    assert rounded == plain
     twin, accepted, rejected = answers(bundle, bundle, PROMPTS, params, prefill_chunk=16)
     assert twin == plain
     if params is GREEDY:
@@ -172,8 +174,11 @@ def test_both_caches_come_out_of_one_budget_and_hold_as_many_tokens(tiny_bundle,
         caches = [session.cache for session in engine._speculator._draft._beside.values()]
         assert [cache.capacity for cache in caches] == [100] * sequences
         assert engine.metrics().cache_bytes == 100 * sequences * (own + large)
-    with pytest.raises(CacheBudgetError):
-        Engine.load(bundle, settings.model_copy(update={"kv_cache_bytes": own}), draft=draft)
+    least = sequences * (own + large)
+    with pytest.raises(CacheBudgetError, match=f"= {least - 1} holds no token: one costs {least} bytes"):
+        Engine.load(bundle, settings.model_copy(update={"kv_cache_bytes": least - 1}), draft=draft)
+    with Engine.load(bundle, settings.model_copy(update={"kv_cache_bytes": least}), draft=draft) as engine:
+        assert engine.capacity == 1
 
 
 def test_a_draft_that_is_not_asked_to_guess_takes_nothing(tiny_bundle):
@@ -207,7 +212,7 @@ def test_a_draft_of_another_vocabulary_is_refused_by_name(tiny_bundle, stories, 
 def test_what_it_may_cost_and_take_is_known_before_it_runs(tiny_bundle):
     bundle, draft = tiny_bundle().manifest, tiny_bundle(OTHER).manifest
     assert 0 < weighed(bundle, draft) < 1 == weighed(bundle, bundle)
-    assert draft_budget(bundle, draft, 3000) == 1000
+    assert draft_budget(bundle, draft, EngineSettings(kv_cache_bytes=3000)) == 1000
 
 
 def paced(**costs) -> Pace:
