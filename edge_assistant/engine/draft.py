@@ -10,7 +10,7 @@ that always takes its best token): run with the token that is due, in one batch,
 Each sequence of the large model has one of the draft beside it, with a cache of its own, which follows the text: what
 was not accepted is taken back, what it has not read is read, a chunk a step, and until it has caught up it guesses
 nothing. Both caches come out of `engine.kv_cache_bytes`, in proportion to what a token takes in each, so that both
-hold as many tokens. Beside Mistral 7B with an int8 cache (65,536 bytes a token), a draft of 8,192 bytes a token has a ninth:
+hold as many tokens. Beside Mistral 7B with an int8 cache (65,536 bytes a token), a draft of 8,192 bytes has a ninth:
 
     1,073,741,824 bytes / (65,536 + 8,192 bytes) = 14,563 tokens in either
 
