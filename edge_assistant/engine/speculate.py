@@ -20,6 +20,7 @@ says as well whether sequences had better take their steps together.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from math import inf
 from time import perf_counter
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from edge_assistant.engine.draft import Draft
     from edge_assistant.engine.kv_cache import KvCache
 
+_LOG = logging.getLogger(__name__)
 _REMEMBERED: Final = 2048
 """Tokens of earlier answers that are looked through."""
 _LONGEST_MATCH: Final = 3
@@ -192,7 +194,12 @@ class Speculator:
         if self._draft is None or most == 0:
             return ()
         started = perf_counter()
-        tokens, read = self._draft.guess(cache, due, most)
+        try:
+            tokens, read = self._draft.guess(cache, due, most)
+        except Exception as error:  # noqa: BLE001 - no answer needs a guess
+            _LOG.warning("the draft model fails, and guesses no more: %s", error)
+            self._draft, self.pace.draft_cost = None, inf
+            return ()
         if read <= len(due) + self._most:  # what is read of a prompt says nothing of a step
             self.pace.drafted(len(tokens), perf_counter() - started)
         return tokens

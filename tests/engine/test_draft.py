@@ -198,6 +198,19 @@ def test_a_closed_engine_gives_the_drafts_memory_back(tiny_bundle):
     assert draft() is None
 
 
+def test_answers_go_on_without_a_draft_that_fails(tiny_bundle, eager, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("its file is gone")
+
+    bundle = tiny_bundle()
+    plain, *_ = answers(bundle, None, PROMPTS, guesses=0)
+    monkeypatch.setattr(Draft, "guess", fail)
+    assert answers(bundle, tiny_bundle(OTHER), PROMPTS) == (plain, 0, 0)
+    assert [record.message for record in caplog.records] == [
+        "the draft model fails, and guesses no more: its file is gone"
+    ]
+
+
 def test_a_draft_of_another_vocabulary_is_refused_by_name(tiny_bundle, stories, export_bundle):
     bundle = tiny_bundle()
     with pytest.raises(DraftError, match="cannot be the draft of") as caught:
