@@ -5,6 +5,8 @@ It is given a bundle. Memory is what the process holds, mapped files apart, at e
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import sys
 from itertools import chain
@@ -22,7 +24,9 @@ SYSTEM, TURN, ANSWER = 16, 24, 8
 
 
 def resident() -> int:
-    """Return what is resident without the mapped pages of files: the weights' come and go."""
+    """Return what is resident without the mapped pages of files, which come and go, as do freed ones until a trim."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     memory = psutil.Process().memory_info()
     return memory.rss - memory.shared
 
