@@ -1,110 +1,84 @@
 """What many callers get together, beside what one gets alone: tokens a second of all, and to the first token of each.
 
-Each caller asks for an answer of its own to a prompt of random tokens, without guesses; first one alone, then all at
-once, then all at once of an engine that has one sequence, so that they are computed one after the other. In turn, so
-that a noisy machine is noisy for all; medians. The last line is one JSON object.
+Each caller asks for an answer of its own to a prompt of random tokens, without guesses. Ours: one alone, all at once,
+and all at once of an engine that has one sequence, so that they are computed one after the other. llama.cpp: one alone,
+and all at once in its own batches, a sequence each, a token of each in every step; onnxruntime-genai the same. In turn,
+so that a noisy machine is noisy for all; medians. The last line is one JSON object.
 
-    python benchmarks/callers.py build/bench/int4-b128 --callers 4
+    python benchmarks/callers.py build/bench/int4-b128 --callers 4 --gguf build/bench/twin.gguf
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
-import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
-from time import perf_counter
-
-import numpy as np
-
-from edge_assistant.bundle import Bundle
-from edge_assistant.config import EngineSettings
-from edge_assistant.engine import Claim, Engine, SamplingParams
+from random import Random
+from statistics import median
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from machine import machine
+import runtimes
+from worker import Worker
+
+OURS = "edge-assistant"
 
 
 def main() -> None:
+    """Read the command line, measure, print one line of JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path, help="the bundle")
     parser.add_argument("--callers", type=int, default=4, metavar="N")
     parser.add_argument("--prompt", type=int, default=16, metavar="N", help="tokens of each prompt")
     parser.add_argument("--decode", type=int, default=64, metavar="N", help="tokens of each answer")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="counted rounds, after one that warms up")
-    parser.add_argument("--threads", type=int, default=0)
-    args = parser.parse_args()
-    bundle = Bundle.open(args.bundle)
-    with (
-        Engine.load(bundle, settings(bundle, args, args.callers)) as several,
-        Engine.load(bundle, settings(bundle, args, 1)) as single,
-    ):
-        ways = {"one": (several, 1), "together": (several, args.callers), "in turn": (single, args.callers)}
-        speeds, firsts = measure(bundle, ways, args)
-        batches = several.metrics().batches
-    rate = {name: round(statistics.median(found), 2) for name, found in speeds.items()}
-    report = {
-        "benchmark": "callers",
-        "bundle": bundle.manifest.name,
-        "callers": args.callers,
-        "prompt": args.prompt,
-        "decode": args.decode,
+    runtimes.add_options(parser)
+    options = parser.parse_args()
+    loaded = {"context": options.prompt + options.decode + 1, "sequences": options.callers}
+    several = runtimes.bundle(OURS, options.bundle, options, **loaded)
+    single = runtimes.bundle(f"{OURS}, one sequence", options.bundle, options, **(loaded | {"sequences": 1}))
+    others = runtimes.others(options, **loaded)
+    ways = {f"{worker.name}, one": (worker, 1) for worker in (several, *others)}
+    ways |= {f"{worker.name}, together": (worker, options.callers) for worker in (several, *others)}
+    ways[f"{OURS}, in turn"] = (single, options.callers)
+    found = measure(ways, options)
+    for worker in (several, single, *others):
+        worker.close()
+    settings = {"callers": options.callers, "prompt": options.prompt, "decode": options.decode}
+    print(runtimes.report("callers", (several, *others), **settings, **summary(found, others)))
+
+
+def measure(ways: dict[str, tuple[Worker, int]], options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Return what each way took in each round."""
+    found = defaultdict(list)
+    draw = Random(0)
+    vocab_size = min(int(worker.loaded["vocab_size"]) for worker, _ in ways.values())
+    for index in range(options.rounds + 1):
+        for name, (worker, callers) in ways.items():
+            prompts = [[draw.randrange(14, vocab_size) for _ in range(options.prompt)] for _ in range(callers)]
+            took = worker.do("together", prompts=prompts, count=options.decode)
+            if index:
+                found[name].append({**took, "tok_s": callers * options.decode / took["seconds"]})
+    return found
+
+
+def summary(found: dict[str, list[dict[str, Any]]], others: list[Worker]) -> dict[str, Any]:
+    """Return the medians by way, and what ours get together over what the others do."""
+    rate = {name: round(median(took["tok_s"] for took in rounds), 2) for name, rounds in found.items()}
+    firsts = {name: [first for took in rounds for first in took["first_s"]] for name, rounds in found.items()}
+    ours = rate[f"{OURS}, together"]
+    return {
         "tok_s": rate,
-        "first_token_s": {name: round(statistics.median(found), 4) for name, found in firsts.items()},
-        "together_to_one": round(rate["together"] / rate["one"], 2),
-        "steps_of_so_many_answers": {str(size): steps for size, steps in sorted(batches.items())},
-        "machine": machine(),
+        "first_token_s": {name: round(median(waited), 4) for name, waited in firsts.items()},
+        "cpu_s_per_answer": {
+            name: round(median(took["cpu_s"] / len(took["first_s"]) for took in rounds), 4)
+            for name, rounds in found.items()
+        },
+        "together_over_one": round(ours / rate[f"{OURS}, one"], 2),
+        "together_over": {worker.name: round(ours / rate[f"{worker.name}, together"], 2) for worker in others},
+        "steps_of_so_many_answers": dict(sorted(found[f"{OURS}, together"][-1]["batches"].items())),
     }
-    print(json.dumps(report))
-
-
-def settings(bundle: Bundle, args: argparse.Namespace, sequences: int) -> EngineSettings:
-    """Return settings that give each of some sequences room for a prompt and its answer."""
-    budget = sequences * bundle.manifest.cache_size.of(args.prompt + args.decode)
-    return EngineSettings(
-        threads=args.threads, kv_cache_bytes=budget, sequences=sequences, prefix_bytes=0, guesses=0, queue=args.callers
-    )
-
-
-def measure(
-    bundle: Bundle, ways: dict[str, tuple[Engine, int]], args: argparse.Namespace
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Return tokens per second of all callers, and seconds to the first token of each, by way."""
-    speeds, firsts = defaultdict(list), defaultdict(list)
-    rng = np.random.default_rng(0)
-    for number in range(args.rounds + 1):
-        for name, (engine, callers) in ways.items():
-            prompts = rng.integers(14, bundle.manifest.architecture.vocab_size, (callers, args.prompt)).tolist()
-            seconds, waited = ask_all(engine, prompts, args.decode)
-            if number:
-                speeds[name].append(callers * args.decode / seconds)
-                firsts[name] += waited
-    return speeds, firsts
-
-
-def ask_all(engine: Engine, prompts: list[list[int]], decode: int) -> tuple[float, list[float]]:
-    """Let a thread ask for each prompt; return the seconds until all are answered, and those to each first token."""
-    waited: list[float] = []
-    said: Counter[int] = Counter()
-
-    def ask(number: int) -> None:
-        generation = engine.generate(prompts[number], SamplingParams(max_tokens=decode), claim=Claim(str(number)))
-        next(generation)
-        waited.append(perf_counter() - started)
-        said[number] = 1 + sum(1 for _ in generation)
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(prompts))]
-    started = perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = perf_counter() - started
-    assert set(said.values()) == {decode}, "an answer was cut short"
-    return seconds, waited
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def main() -> None:
 
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
-    async with served(args.model.resolve()) as port, connected(port) as client:
+    async with served(args.model.resolve()) as (port, _), connected(port) as client:
         for number in range(args.devices):
             await client.publish(f"home/room_{number % 4}/lamp_{number}/meta", '{"domain": "light"}', 1, retain=True)
         reports = asyncio.create_task(report_states(client, args.devices, args.states_per_second))
@@ -100,8 +100,8 @@ async def report_states(client: aiomqtt.Client, devices: int, per_second: float)
 
 
 @contextlib.asynccontextmanager
-async def served(model: Path) -> AsyncIterator[int]:
-    """Run the service on a free port until the block ends."""
+async def served(model: Path) -> AsyncIterator[tuple[int, int]]:
+    """Run the service on a free port until the block ends; give the port and the process."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
@@ -112,7 +112,7 @@ async def served(model: Path) -> AsyncIterator[int]:
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:
-            yield port
+            yield port, process.pid
         finally:
             if process.returncode is None:
                 process.terminate()

@@ -1,0 +1,93 @@
+"""A GGUF file in llama.cpp, as a worker: mapped, and without a thread that spins."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import llama_cpp
+from llama_cpp import _internals as internals
+from worker import serve
+
+
+class LlamaRunner:
+    """llama-cpp-python's class `Llama`; below it, for several sequences at once, llama.cpp's own batches."""
+
+    runtime = f"llama-cpp-python {llama_cpp.__version__}"
+
+    def __init__(self, path: str, context: int, threads: int, sequences: int = 1, guessing: bool = False) -> None:
+        """Give each of some sequences a cache of `context` tokens; `guessing` as its prompt lookup has it."""
+        self._llama = llama_cpp.Llama(
+            path,
+            n_ctx=context,
+            n_batch=512,
+            n_threads=threads,
+            n_threads_batch=threads,
+            logits_all=guessing,
+            verbose=False,
+        )
+        self.vocab_size = self._llama.n_vocab()
+        self._several = self._context(context, threads, sequences) if sequences > 1 else None
+
+    def _context(self, context: int, threads: int, sequences: int) -> internals.LlamaContext:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_seq_max, params.kv_unified = sequences * context, sequences, False
+        params.n_batch = params.n_ubatch = 512
+        params.n_threads = params.n_threads_batch = threads
+        return internals.LlamaContext(model=self._llama._model, params=params, verbose=False)  # noqa: SLF001
+
+    def answer(self, prompt: list[int], count: int) -> dict[str, Any]:
+        """Return the seconds to the first token, and those of `count` more; it keeps what the last prompt shares."""
+        started = perf_counter()
+        tokens = self._llama.generate(prompt, temp=0.0)
+        next(tokens)
+        first = perf_counter()
+        for _ in range(count):
+            next(tokens)
+        return {"first_s": first - started, "rest_s": perf_counter() - first}
+
+    def rows(self, context: int, rows: list[int], repeats: int) -> dict[str, Any]:
+        """Return the seconds of each of some steps by how many tokens they run, all their logits included."""
+        self._llama.reset()
+        self._llama.eval([*range(context)])
+        seconds: dict[int, list[float]] = {number: [] for number in rows}
+        for _ in range(repeats):
+            for number in rows:
+                self._llama.n_tokens = context
+                started = perf_counter()
+                self._llama.eval([*range(number)])
+                seconds[number].append(perf_counter() - started)
+        return {"all": seconds}
+
+    def together(self, prompts: list[list[int]], count: int) -> dict[str, Any]:
+        """Return the seconds until `count` tokens are written behind each prompt, and those to the first of each."""
+        assert self._several is not None, "it was loaded for one sequence"
+        sampler = internals.LlamaSampler()
+        sampler.add_greedy()
+        self._several.kv_cache_clear()
+        started = perf_counter()
+        tokens = self._step(sampler, prompts, 0)
+        first = perf_counter() - started
+        for number in range(count - 1):
+            tokens = self._step(sampler, [[token] for token in tokens], len(prompts[0]) + number)
+        return {"seconds": perf_counter() - started, "first_s": [first] * len(prompts)}
+
+    def _step(self, sampler: internals.LlamaSampler, parts: list[list[int]], position: int) -> list[int]:
+        """Run some tokens of each sequence in one batch, and return what follows in each."""
+        size = sum(map(len, parts))
+        held = internals.LlamaBatch(n_tokens=size, embd=0, n_seq_max=1, verbose=False)
+        batch, ends = held.batch, []
+        for sequence, part in enumerate(parts):
+            for at, token in enumerate(part):
+                row = batch.n_tokens
+                batch.token[row], batch.pos[row] = token, position + at
+                batch.n_seq_id[row], batch.seq_id[row][0] = 1, sequence
+                batch.logits[row] = at == len(part) - 1
+                batch.n_tokens += 1
+            ends.append(batch.n_tokens - 1)
+        self._several.decode(held)
+        return [sampler.sample(self._several, end) for end in ends]
+
+
+if __name__ == "__main__":
+    serve(LlamaRunner)
