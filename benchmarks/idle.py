@@ -44,6 +44,8 @@ async def measure(options: argparse.Namespace, processes: dict[str, int]) -> dic
     """Return what each process, with its children, takes in the same idle seconds."""
     async with served(options.model.resolve()) as (port, pid):
         async with connected(port) as client:
+            await client.publish("home/hall/lamp_3/meta", '{"domain": "light"}', 1, retain=True)
+            await client.publish("home/hall/lamp_3/state", "on", 1, retain=True)
             await client.subscribe(REPLIES, qos=1)
             await ask(client)
         await asyncio.sleep(SETTLE_SECONDS)

@@ -130,14 +130,14 @@ class Ggufs:
         path = self._whole
         if kind != "F32":
             path = self._whole.with_name(f"{kind}.gguf")
-            _quantise(self._whole, path, kind)
+            quantise(self._whole, path, kind)
         row = _row(f"llama.cpp {kind}", _bits(path), distance(texts, expected, _scores(path, texts)))
         if self._exact:
             row["exact_match"] = evaluate(_by_gguf(path, self._tokenizer), ("a",), self._exact)["a"].share
         return row
 
 
-def _quantise(source: Path, out: Path, kind: str) -> None:
+def quantise(source: Path, out: Path, kind: str) -> None:
     import llama_cpp
 
     options = llama_cpp.llama_model_quantize_default_params()

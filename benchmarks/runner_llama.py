@@ -47,7 +47,7 @@ class LlamaRunner:
         return {"first_s": first - started, "rest_s": perf_counter() - first}
 
     def rows(self, context: int, rows: list[int], repeats: int) -> dict[str, Any]:
-        """Return the seconds of each of some steps by how many tokens they run, all their logits included."""
+        """Return the seconds of each of some steps by how many tokens they run; with a lookup it takes all logits."""
         self._llama.reset()
         self._llama.eval([*range(context)])
         seconds: dict[int, list[float]] = {number: [] for number in rows}
@@ -57,7 +57,7 @@ class LlamaRunner:
                 started = perf_counter()
                 self._llama.eval([*range(number)])
                 seconds[number].append(perf_counter() - started)
-        return {"all": seconds}
+        return {"last": seconds, "all": seconds}
 
     def together(self, prompts: list[list[int]], count: int) -> dict[str, Any]:
         """Return the seconds until `count` tokens are written behind each prompt, and those to the first of each."""

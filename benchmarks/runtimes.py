@@ -21,6 +21,11 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="for llama.cpp: the twin, made by gguf_twin.py")
     parser.add_argument("--genai", type=Path, metavar="DIR", help="for onnxruntime-genai: what its own builder made")
     parser.add_argument("--genai-python", type=Path, metavar="FILE", help="the Python that has onnxruntime-genai")
+    add_threads(parser)
+
+
+def add_threads(parser: ArgumentParser) -> None:
+    """Add the number of threads."""
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each runtime (default: all)")
 
 

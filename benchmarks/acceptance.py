@@ -1,0 +1,183 @@
+"""How many guesses come true where home-mini answers questions about homes: ours, and those of llama.cpp's lookup."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from gguf_file import write_checkpoint
+from hindsight import Again, shared
+from quality import quantise
+from recorded import Cost, RecordingEngine, Run, recorded_runs
+
+from edge_assistant.bundle import Bundle
+from edge_assistant.config import AssistantSettings, EngineSettings
+from edge_assistant.engine import SamplingParams
+from edge_assistant.errors import ToolCallError
+from edge_assistant.home.tools import TOOLS
+from edge_assistant.text.chat import ChatModel
+from edge_assistant.text.messages import Assistant, Message
+from edge_assistant.text.tokenizer import Tokenizer
+from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.reference_model.packing import FORMAT
+from edge_assistant_export.reference_model.splits import Case
+
+KINDS: Final = ("grounded", "json")
+_LONGEST_ANSWER: Final = 160
+_WARM_UP: Final = 20
+"""Questions that are not counted: the engine learns what pays."""
+_GGUF_TYPE: Final = "Q4_0"
+_GUESSES: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 11)
+"""Of llama-cpp-python's lookup, which makes always as many as it can; 10 is its default."""
+Draft = Callable[[np.ndarray], Sequence[int]]
+
+
+@dataclass(slots=True)
+class Answers:
+    """What the answers of one kind took together."""
+
+    answers: int = 0
+    tokens: int = 0
+    """Those behind the first, which the prompt brings; without the one that ends an answer."""
+    runs: int = 0
+    guessed: int = 0
+    accepted: int = 0
+    forced: int = 0
+    """Tokens that were run and neither drawn nor guessed."""
+    seconds: float = 0.0
+    least: float = 0.0
+    """Seconds with hindsight."""
+    plain: float = 0.0
+    """Seconds without guesses."""
+
+    def count(self, written: int, runs: Sequence[Run], accepted: int, cost: Cost) -> None:
+        """Add an answer of so many tokens."""
+        self.answers += 1
+        self.tokens += written - 1
+        self.runs += len(runs)
+        self.guessed += sum(run.logits - 1 for run in runs)
+        self.accepted += accepted
+        self.forced += sum(run.tokens - run.logits for run in runs)
+        self.seconds += sum(cost(run.tokens, run.logits) for run in runs)
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts, tokens a run, the share of guesses that came true, and tokens a second."""
+        return {
+            "answers": self.answers,
+            "tokens": self.tokens,
+            "runs": self.runs,
+            "tokens_per_run": round(self.tokens / self.runs, 3),
+            "guessed": self.guessed,
+            "accepted": self.accepted,
+            "acceptance": round(self.accepted / max(1, self.guessed), 3),
+            "forced": self.forced,
+            "tok_s": round(self.speed, 2),
+        }
+
+
+def ours(folder: Path, asked: Sequence[Case], cost: Cost) -> dict[str, Answers]:
+    """Return what our engine guesses of a bundle's answers, by their kind, where runs cost so many seconds."""
+    found = {kind: Answers() for kind in KINDS}
+    bundle = Bundle.open(folder)
+    settings = EngineSettings(threads=len(os.sched_getaffinity(0)), sequences=1)
+    with recorded_runs(cost) as runs, RecordingEngine.load(bundle, settings) as engine:
+        model = ChatModel(bundle, engine, Tokenizer(bundle.tokenizer_path))
+        for number, case in enumerate(asked):
+            runs.clear()
+            accepted = engine.speculator.accepted
+            try:
+                reply = model.chat(_messages(case), TOOLS, SamplingParams(max_tokens=_LONGEST_ANSWER))
+            except ToolCallError:
+                continue
+            if number >= _WARM_UP:
+                answers = found[_kind(reply.message)]
+                written = _behind(runs, reply.usage.prompt_tokens - reply.usage.cached_tokens)
+                answers.count(len(engine.written), written, engine.speculator.accepted - accepted, cost)
+                again = Again.of(engine, stopped=reply.finish_reason == "stop")
+                answers.least += again.least_seconds(cost)
+                answers.plain += again.least_seconds(cost, guesses=False)
+    return found
+
+
+def llamas(folder: Path, asked: Sequence[Case], cost: Cost) -> dict[int, dict[str, Answers]]:
+    """Return what llama.cpp's lookup guesses of the answers of a bundle's GGUF twin, by their number and kind."""
+    from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+    lookups: dict[int, Draft] = {0: lambda _: ()}
+    lookups |= {most: LlamaPromptLookupDecoding(num_pred_tokens=most) for most in _GUESSES}
+    found = {name: {kind: Answers() for kind in KINDS} for name in lookups}
+    tokenizer = Tokenizer(folder / "tokenizer.json")
+    for prompt, answer in islice(_by_llama(folder, asked, tokenizer), _WARM_UP, None):
+        try:
+            kind = _kind(FORMAT.parse(tokenizer, answer[:-1]))
+        except ToolCallError:
+            continue
+        for name, lookup in lookups.items():
+            runs, accepted = replay(prompt, answer, lookup)
+            found[name][kind].count(len(answer) - 1, runs, accepted, cost)
+    return found
+
+
+def replay(prompt: Sequence[int], answer: Sequence[int], draft: Draft) -> tuple[list[Run], int]:
+    """Return the runs in which `Llama.generate` writes an answer [n], its end included, and the guesses that came true.
+
+    It runs the last token that was drawn with what the draft says to follow, and draws until one is not as guessed.
+    """
+    runs, accepted, at = [], 0, 0
+    while at < len(answer) - 1:
+        guess = draft(np.array([*prompt, *answer[: at + 1]], np.intc))
+        true = shared(guess, answer[at + 1 :])
+        runs.append(Run(1 + len(guess), 1 + len(guess)))
+        accepted += true
+        at += 1 + true
+    return runs, accepted
+
+
+def _by_llama(folder: Path, asked: Sequence[Case], tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int]]]:
+    """Give each prompt, and the answer of the checkpoint's GGUF twin to it, with the token that ends it."""
+    from llama_cpp import Llama
+
+    stop_ids = FORMAT.stop_ids(tokenizer)
+    with tempfile.TemporaryDirectory() as scratch, Checkpoint.open(folder / "checkpoint") as checkpoint:
+        whole, path = Path(scratch) / "whole.gguf", Path(scratch) / "twin.gguf"
+        write_checkpoint(checkpoint, whole)
+        quantise(whole, path, _GGUF_TYPE)
+        model = Llama(str(path), n_ctx=1024, verbose=False)
+        for case in asked:
+            prompt = FORMAT.encode(tokenizer, _messages(case))
+            answer: list[int] = []
+            for token in islice(model.generate(prompt, temp=0.0), _LONGEST_ANSWER):
+                answer.append(token)
+                if token in stop_ids:
+                    break
+            yield prompt, answer
+        model.close()
+
+
+def _messages(case: Case) -> list[Message]:
+    return case.talk.as_asked(case.example.question, AssistantSettings().prompt_devices)
+
+
+def _kind(message: Assistant) -> str:
+    return "json" if message.calls else "grounded"
+
+
+def _behind(runs: Sequence[Run], tokens: int) -> list[Run]:
+    """Return the runs behind those that have read so many tokens."""
+    read = 0
+    for number, run in enumerate(runs):
+        if read == tokens:
+            return list(runs[number:])
+        read += run.tokens
+    return []

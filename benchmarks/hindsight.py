@@ -1,0 +1,79 @@
+"""The cheapest runs that could have written an answer: as many guesses in each as with hindsight are best.
+
+Guesses are those that the engine makes; how many of them would come true is known here. A run has at least the tokens
+that are due: the one that was drawn last, and those that a grammar forces behind it. True guesses behind these save
+runs of their own:
+
+    f(i) = 0 where the answer ends with what is due from its token i on,
+    f(i) = the least, over k of the true guesses, of cost(due + k, 1 + k) + f(i + due + k)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from recorded import Cost, RecordingEngine
+
+from edge_assistant.engine.grammar import Match
+from edge_assistant.engine.speculate import Speculator
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """An answer that is known, and what guessed before it was written."""
+
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    """With the stop id that ended it, if one did; its last token is drawn and not run."""
+    ends: Sequence[int]
+    """For each of its tokens where those end that are due together with it, exclusive."""
+    speculator: Speculator
+
+    @classmethod
+    def of(cls, engine: RecordingEngine, *, stopped: bool) -> Self:
+        """Return what an engine answered last; `stopped` says that it was not cut off."""
+        match = engine.params.grammar.begin() if engine.params.grammar else None
+        answer, ends = list(engine.written), chains(engine.written, match)
+        if stopped and not (match and match.ended):
+            answer.append(min(engine.params.stop_ids))
+            ends.append(len(answer))
+        return cls(engine.prompt, answer, ends, engine.before)
+
+    def least_seconds(self, cost: Cost, *, guesses: bool = True) -> float:
+        """Return what the cheapest runs behind the prompt take."""
+        least = [0.0] * len(self.answer)
+        for start in reversed(range(len(self.answer))):
+            end = self.ends[start]
+            if end < len(self.answer):
+                true = shared(self._guess(start, end), self.answer[end:-1]) if guesses else 0
+                runs = (cost(end - start + more, 1 + more) + least[end + more] for more in range(true + 1))
+                least[start] = min(runs)
+        return least[0]
+
+    def _guess(self, start: int, end: int) -> Sequence[int]:
+        """Return what the engine guesses where token `start` is the first that is due, and `end` not due any more."""
+        context = np.array([*self.prompt, *self.answer[:start]], np.int64)
+        return self.speculator.guess(context, self.answer[start:end], len(self.answer)).tokens
+
+
+def chains(written: Sequence[int], match: Match | None) -> list[int]:
+    """Return for each token where those end, exclusive, that a grammar forces behind it; the match goes on to the end."""
+    if match is None:
+        return [*range(1, len(written) + 1)]
+    ends: list[int] = []
+    while len(ends) < len(written):
+        chain = match.forced()
+        if not chain:
+            match.accept(written[len(ends)])
+            chain = [written[len(ends)], *match.forced()]
+        ends += [len(ends) + len(chain)] * len(chain)
+    return ends[: len(written)]
+
+
+def shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two sequences share from their start."""
+    length = min(len(one), len(other))
+    return next((at for at in range(length) if one[at] != other[at]), length)
