@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from gguf_file import write_checkpoint
-from hindsight import Again, shared
+from hindsight import GUESSES, Again, shared
 from quality import quantise
 from recorded import Cost, RecordingEngine, Run, recorded_runs
 
@@ -53,18 +53,22 @@ class Answers:
     seconds: float = 0.0
     least: float = 0.0
     """Seconds with hindsight."""
-    plain: float = 0.0
-    """Seconds without guesses."""
+    fixed: dict[int, float] = field(default_factory=lambda: dict.fromkeys(range(GUESSES + 1), 0.0))
+    """Seconds with always so many guesses, or as many as there are."""
 
-    def count(self, written: int, runs: Sequence[Run], accepted: int, cost: Cost) -> None:
-        """Add an answer of so many tokens."""
+    def count(self, written: Sequence[int], runs: Sequence[Run], cost: Cost) -> None:
+        """Add an answer [n], without the token that ended it."""
         self.answers += 1
-        self.tokens += written - 1
-        self.runs += len(runs)
-        self.guessed += sum(run.logits - 1 for run in runs)
-        self.accepted += accepted
-        self.forced += sum(run.tokens - run.logits for run in runs)
-        self.seconds += sum(cost(run.tokens, run.logits) for run in runs)
+        self.tokens += len(written) - 1
+        start = 0
+        for run in runs:
+            true = shared(run.guessed, written[start + run.due :])
+            start += run.due + true
+            self.runs += 1
+            self.guessed += len(run.guessed)
+            self.accepted += true
+            self.forced += run.due - 1
+            self.seconds += cost(len(run.ids), run.logits)
 
     @property
     def speed(self) -> float:
@@ -95,18 +99,18 @@ def ours(folder: Path, asked: Sequence[Case], cost: Cost) -> dict[str, Answers]:
         model = ChatModel(bundle, engine, Tokenizer(bundle.tokenizer_path))
         for number, case in enumerate(asked):
             runs.clear()
-            accepted = engine.speculator.accepted
             try:
                 reply = model.chat(_messages(case), TOOLS, SamplingParams(max_tokens=_LONGEST_ANSWER))
             except ToolCallError:
                 continue
             if number >= _WARM_UP:
                 answers = found[_kind(reply.message)]
-                written = _behind(runs, reply.usage.prompt_tokens - reply.usage.cached_tokens)
-                answers.count(len(engine.written), written, engine.speculator.accepted - accepted, cost)
+                behind = _behind(runs, reply.usage.prompt_tokens - reply.usage.cached_tokens)
+                answers.count(engine.written, behind, cost)
                 again = Again.of(engine, stopped=reply.finish_reason == "stop")
                 answers.least += again.least_seconds(cost)
-                answers.plain += again.least_seconds(cost, guesses=False)
+                for most in range(GUESSES + 1):
+                    answers.fixed[most] += again.seconds(cost, most)
     return found
 
 
@@ -124,24 +128,21 @@ def llamas(folder: Path, asked: Sequence[Case], cost: Cost) -> dict[int, dict[st
         except ToolCallError:
             continue
         for name, lookup in lookups.items():
-            runs, accepted = replay(prompt, answer, lookup)
-            found[name][kind].count(len(answer) - 1, runs, accepted, cost)
+            found[name][kind].count(answer[:-1], replay(prompt, answer, lookup), cost)
     return found
 
 
-def replay(prompt: Sequence[int], answer: Sequence[int], draft: Draft) -> tuple[list[Run], int]:
-    """Return the runs in which `Llama.generate` writes an answer [n], its end included, and the guesses that came true.
+def replay(prompt: Sequence[int], answer: Sequence[int], draft: Draft) -> list[Run]:
+    """Return the runs in which `Llama.generate` writes an answer [n], its end included.
 
     It runs the last token that was drawn with what the draft says to follow, and draws until one is not as guessed.
     """
-    runs, accepted, at = [], 0, 0
+    runs, at = [], 0
     while at < len(answer) - 1:
         guess = draft(np.array([*prompt, *answer[: at + 1]], np.intc))
-        true = shared(guess, answer[at + 1 :])
-        runs.append(Run(1 + len(guess), 1 + len(guess)))
-        accepted += true
-        at += 1 + true
-    return runs, accepted
+        runs.append(Run((answer[at], *map(int, guess)), 1 + len(guess)))
+        at += 1 + shared(guess, answer[at + 1 :])
+    return runs
 
 
 def _by_llama(folder: Path, asked: Sequence[Case], tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int]]]:
@@ -179,5 +180,5 @@ def _behind(runs: Sequence[Run], tokens: int) -> list[Run]:
     for number, run in enumerate(runs):
         if read == tokens:
             return list(runs[number:])
-        read += run.tokens
+        read += len(run.ids)
     return []

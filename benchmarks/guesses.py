@@ -6,7 +6,8 @@ the product. Answers in a sentence (grounded in the home) and calls of tools (JS
 
     ours        the engine itself, through `ChatModel` and with its grammar; its clock tells what each run would cost at
                 the shape, so that it paces its guesses as it would there
-    hindsight   the same guesses, but of each as many as turned out to be best: the ceiling that our costs allow
+    hindsight   the same guesses, but in each run as many as turn out to be best: the ceiling that our costs allow; and
+                beside it always the same number of them, or as many as there are, the best of which is known afterwards
     llama.cpp   llama-cpp-python's prompt lookup on the answers of home-mini's own GGUF twin, without a grammar, whose
                 work would be added; with each number of guesses, the best of which counts
 
@@ -79,8 +80,9 @@ def by_kind(ours: Answers, llamas: dict[int, Answers]) -> dict[str, Any]:
     best = max(llamas, key=lambda most: llamas[most].speed)
     return {
         OURS: ours.as_json(),
-        "without_guesses_tok_s": round(ours.tokens / ours.plain, 2),
+        "tok_s_by_guesses": {most: round(ours.tokens / seconds, 2) for most, seconds in ours.fixed.items()},
         "hindsight_tok_s": round(ours.tokens / ours.least, 2),
+        "share_of_best_count": round(min(ours.fixed.values()) / ours.seconds, 3),
         "share_of_hindsight": round(ours.least / ours.seconds, 3),
         runtimes.LLAMA: {"guesses": best, **llamas[best].as_json()},
         "llama.cpp_tok_s_by_guesses": {most: round(found.speed, 2) for most, found in llamas.items()},

@@ -17,20 +17,25 @@ from typing import Self
 import numpy as np
 from recorded import Cost, RecordingEngine
 
+from edge_assistant.config import EngineSettings
 from edge_assistant.engine.grammar import Match
-from edge_assistant.engine.speculate import Speculator
+from edge_assistant.engine.speculate import look_up
+
+GUESSES = EngineSettings().guesses
+"""At most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """An answer that is known, and what guessed before it was written."""
+    """An answer that is known, and what was known before it was written."""
 
+    remembered: Sequence[int]
+    """Earlier answers."""
     prompt: Sequence[int]
     answer: Sequence[int]
     """With the stop id that ended it, if one did; its last token is drawn and not run."""
     ends: Sequence[int]
     """For each of its tokens where those end that are due together with it, exclusive."""
-    speculator: Speculator
 
     @classmethod
     def of(cls, engine: RecordingEngine, *, stopped: bool) -> Self:
@@ -40,27 +45,36 @@ class Again:
         if stopped and not (match and match.ended):
             answer.append(min(engine.params.stop_ids))
             ends.append(len(answer))
-        return cls(engine.prompt, answer, ends, engine.before)
+        return cls(engine.remembered.tolist(), engine.prompt, answer, ends)
 
-    def least_seconds(self, cost: Cost, *, guesses: bool = True) -> float:
+    def seconds(self, cost: Cost, most: int) -> float:
+        """Return what the runs behind the prompt take with as many guesses as there are in each, up to a number."""
+        seconds, start = 0.0, 0
+        while (end := self.ends[start]) < len(self.answer):
+            guess = self._guess(end)[:most]
+            seconds += cost(end - start + len(guess), 1 + len(guess))
+            start = end + shared(guess, self.answer[end:-1])
+        return seconds
+
+    def least_seconds(self, cost: Cost) -> float:
         """Return what the cheapest runs behind the prompt take."""
         least = [0.0] * len(self.answer)
         for start in reversed(range(len(self.answer))):
             end = self.ends[start]
             if end < len(self.answer):
-                true = shared(self._guess(start, end), self.answer[end:-1]) if guesses else 0
+                true = shared(self._guess(end), self.answer[end:-1])
                 runs = (cost(end - start + more, 1 + more) + least[end + more] for more in range(true + 1))
                 least[start] = min(runs)
         return least[0]
 
-    def _guess(self, start: int, end: int) -> Sequence[int]:
-        """Return what the engine guesses where token `start` is the first that is due, and `end` not due any more."""
-        context = np.array([*self.prompt, *self.answer[:start]], np.int64)
-        return self.speculator.guess(context, self.answer[start:end], len(self.answer)).tokens
+    def _guess(self, end: int) -> Sequence[int]:
+        """Return what the engine's lookup says to follow the answer's tokens before `end`, as many as there may be."""
+        text = np.array([*self.remembered, *self.prompt, *self.answer[:end]], np.int64)
+        return look_up(text, GUESSES).tokens
 
 
 def chains(written: Sequence[int], match: Match | None) -> list[int]:
-    """Return for each token where those end, exclusive, that a grammar forces behind it; the match goes on to the end."""
+    """Return for each token where those that a grammar forces behind it end, exclusive; the match goes on."""
     if match is None:
         return [*range(1, len(written) + 1)]
     ends: list[int] = []

@@ -10,14 +10,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 from unittest.mock import patch
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_assistant.engine import Engine, Generation, SamplingParams
 from edge_assistant.engine.session import Session
-from edge_assistant.engine.speculate import Speculator
 
 Cost = Callable[[int, int], float]
 """Seconds of a run by its tokens, and by how many of their logits are wanted."""
@@ -25,29 +26,37 @@ Cost = Callable[[int, int], float]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of the graph: its tokens, and how many of the last of them have their logits taken."""
+    """A run of the graph: its tokens, and of how many of the last of them the logits are taken.
 
-    tokens: int
+    What is guessed stands at its end: it takes the logits before each guess and those behind the last.
+    """
+
+    ids: tuple[int, ...]
     logits: int
+
+    @property
+    def guessed(self) -> tuple[int, ...]:
+        """The guesses in it."""
+        return self.ids[len(self.ids) - self.logits + 1 :]
+
+    @property
+    def due(self) -> int:
+        """How many tokens it had to run."""
+        return len(self.ids) - self.logits + 1
 
 
 class RecordingEngine(Engine):
-    """Keeps what was asked of it last, what it wrote, and the speculator as it was before."""
+    """Keeps what was asked of it last, what it wrote, and what it remembered of its answers before."""
 
     prompt: Sequence[int]
     params: SamplingParams
     written: list[int]
-    before: Speculator
-
-    @property
-    def speculator(self) -> Speculator:
-        """What guesses, and counts."""
-        return self._speculator
+    remembered: NDArray[np.int64]
 
     def generate(self, prompt: Sequence[int], params: SamplingParams, *rest: Any, **more: Any) -> Generation:
         """Return the answer as `Engine` does."""
         self.prompt, self.params, self.written = prompt, params, []
-        self.before = deepcopy(self._speculator)
+        self.remembered = self._speculator._answers  # noqa: SLF001 - it is replaced, never written to
         return cast("Generation", _Copied(super().generate(prompt, params, *rest, **more), self.written))
 
 
@@ -75,18 +84,18 @@ def recorded_runs(cost: Cost) -> Iterator[list[Run]]:
     def ran(run: Run) -> None:
         nonlocal now
         runs.append(run)
-        now += cost(run.tokens, run.logits)
+        now += cost(len(run.ids), run.logits)
 
     one, several = Session.run, Session.run_rows
 
     def run(session: Session, ids: Sequence[int]) -> Any:
         logits = one(session, ids)
-        ran(Run(len(ids), 1))
+        ran(Run(tuple(ids), 1))
         return logits
 
     def run_rows(session: Session, ids: Sequence[int], rows: int) -> Any:
         logits = several(session, ids, rows)
-        ran(Run(len(ids), rows))
+        ran(Run(tuple(ids), rows))
         return logits
 
     with ExitStack() as stack:
