@@ -61,9 +61,7 @@ def main() -> None:
     print(f"{len(asked)} questions", file=sys.stderr)
     ours = acceptance.ours(options.home_mini, asked, costs[OURS].seconds)
     llamas = acceptance.llamas(options.home_mini, asked, costs[runtimes.LLAMA].seconds)
-    kinds = {
-        kind: by_kind(kind, ours[kind], {name: row[kind] for name, row in llamas.items()}, costs) for kind in KINDS
-    }
+    kinds = {kind: by_kind(ours[kind], {most: row[kind] for most, row in llamas.items()}) for kind in KINDS}
     print(
         runtimes.report(
             "guesses",
