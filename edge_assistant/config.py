@@ -126,7 +126,7 @@ class EngineSettings(Section):
     )
     queue: int = _key(16, "Requests that may wait for the model; more are refused at once.", "requests", ge=1)
     threads: int = _key(0, "Threads that compute; 0 takes every physical core.", "threads", ge=0, le=1024)
-    prefill_chunk: int = _key(256, "Tokens of a prompt that are read in one step.", "tokens", ge=1)
+    prefill_chunk: int = _key(128, "Tokens of a prompt that are read in one step.", "tokens", ge=1)
     prefix_bytes: int = _key(
         64 * MIB, "Memory for the beginnings that prompts share, beside the cache; 0 keeps none.", "bytes", ge=0
     )
