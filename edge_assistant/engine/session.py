@@ -98,6 +98,14 @@ class Session:
             yield ids[start:end]
             start = end
 
+    def warm_up(self) -> None:
+        """Run a token over the empty cache and forget it: the first run of all reads the weights from the disk.
+
+        So that happens while it loads, not when the first question waits.
+        """
+        self._feed(self._bound.step, self.cache.step([0]), 1)
+        self.cache.rewind(0)
+
     def run(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [vocab] after the last, valid until the next run."""
         self._feed(self._bound.step, self.cache.step(ids), self.cache.length + len(ids))

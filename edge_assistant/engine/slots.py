@@ -71,6 +71,7 @@ class Slots:
         capacity = capacity_of(manifest, budget, sequences)
         # Only the loaded graph knows where it computes: until then one token will do.
         loaded = Session(bundle, KvCache(manifest, 1), settings, prepacked)
+        loaded.warm_up()
         layers, caches = slots(manifest, capacity, sequences, key_scales(bundle), loaded.device)
         sessions = [loaded.another(cache) for cache in caches]
         # A bounded window drops rows by one length for all.

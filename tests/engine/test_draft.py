@@ -79,7 +79,7 @@ def test_an_answer_is_the_same_with_a_draft_and_without(tiny_bundle, eager, shap
 @pytest.mark.parametrize("shape", [{}, {"sliding_window": 16}], ids=["full", "bounded window"])
 def test_a_draft_that_has_followed_guesses_as_a_fresh_one(tiny_bundle, shape):
     """Texts grow, are taken back, and are exchanged for others that begin alike."""
-    bundle, settings = tiny_bundle(shape), EngineSettings(threads=1)
+    bundle, settings = tiny_bundle(shape), EngineSettings(threads=1, prefill_chunk=256)
     cache = KvCache(bundle.manifest, 300)
     cache_bytes = bundle.manifest.cache_size.of(300)
 
