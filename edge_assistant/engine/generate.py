@@ -115,6 +115,7 @@ class Engine:
             computed_by = f"{bundle.manifest.identity}-onnxruntime-{VERSION}{where}"
             files = PrefixFiles(prefixes, computed_by, settings.prefix_disk_bytes)
         kept = Prefixes(settings.prefix_bytes, files, settings.cache_reuse)
+        kept.begin(slots.all[0].cache)
         return cls(slots, kept, settings, Speculator(settings.guesses, pace, drafts))
 
     def __enter__(self) -> Self:

@@ -54,6 +54,8 @@ class _File:
     path: Path
     tokens: NDArray[np.int64]
     rows: NDArray[Any]
+    used_ns: int
+    """When it was used last, as was known when it was read."""
 
 
 class PrefixFiles:
@@ -80,6 +82,11 @@ class PrefixFiles:
         """Return the prefixes of the same bundle with an adapter, in the same budget, by the adapter's identity."""
         fingerprint = hashlib.sha256(f"{self._fingerprint} {adapter}".encode()).hexdigest()
         return PrefixFiles(self._top, fingerprint, self._budget)
+
+    def latest(self) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
+        """Return the tokens [n] and the rows of the file that was used last, None where there is none."""
+        last = max(self._files, key=lambda file: file.used_ns, default=None)
+        return (last.tokens, last.rows) if last else None
 
     def find(self, tokens: NDArray[np.int64], longer_than: int) -> NDArray[Any] | None:
         """Return the rows of as many of the tokens [n] as a file holds, None where none holds more than so many."""
@@ -155,7 +162,7 @@ def _read_file(path: Path) -> _File:
     rows = np.memmap(path, header.dtype, "r", start + tokens.nbytes, header.shape)
     if _sha256(tokens, rows) != header.sha256:
         raise _DamagedError("its hash is not the one in its header")
-    return _File(path, tokens, rows)
+    return _File(path, tokens, rows, path.stat().st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,13 @@ class Prefixes:
         self._files = files
         self._files_of: dict[str, PrefixFiles] = {}
 
+    def begin(self, cache: KvCache) -> None:
+        """Put into an empty cache what the last prompts began with: the first one after a restart copies nothing."""
+        if self._files and (latest := self._files.latest()):
+            tokens, rows = latest
+            count = min(len(tokens), cache.longest_prefix)
+            _extend(cache, tokens[:count], 0, rows[..., :count, :])
+
     def restore(self, cache: KvCache, prompt: NDArray[np.int64], owner: str = "") -> None:
         """Extend the cache, whose context the prompt [n] begins with, by what is kept of the prompt for an owner.
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, Keep, SamplingParams
 from edge_assistant.engine.cut import find_cut
+from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.prefix_files import PrefixFiles
 from edge_assistant.engine.prefixes import SHORTEST, RadixTree
 
@@ -174,6 +175,23 @@ def test_the_first_answer_after_a_restart_reads_no_prefix_anew(tiny_bundle, tmp_
     assert first[0] == again[0]
     other, _ = asked_after_a_restart(tiny_bundle(bits=4), tmp_path, prompt=(*SYSTEM, *QUESTIONS[1]))
     assert other == asked_after_a_restart(tiny_bundle(bits=4), None, prompt=(*SYSTEM, *QUESTIONS[1]))[0]
+
+
+def test_what_was_used_last_is_in_the_cache_before_the_first_prompt(tiny_bundle, tmp_path, monkeypatch):
+    """The first answer after a restart then waits for no copy, unless it begins otherwise."""
+    bundle, systems = tiny_bundle(), (SYSTEM, SYSTEM[::-1])
+    for system in systems:
+        with Engine.load(bundle, SETTINGS, tmp_path) as engine:
+            list(engine.generate([*system, *QUESTIONS[0]], GREEDY, keep=Keep(len(system), lasting=True)))
+    puts, put = [], KvCache.put
+    monkeypatch.setattr(KvCache, "put", lambda self, ids, rows: puts.append(len(ids)) or put(self, ids, rows))
+    for asked, copies in ((0, 2), (1, 2), (1, 1), (0, 2), (0, 1)):
+        puts.clear()
+        with Engine.load(bundle, SETTINGS, tmp_path) as engine:
+            assert puts == [len(SYSTEM)]
+            generation = engine.generate([*systems[asked], *QUESTIONS[1]], GREEDY)
+            list(generation)
+        assert (len(puts), generation.usage.cached_tokens) == (copies, len(SYSTEM))
 
 
 def test_another_bundle_finds_nothing(tiny_bundle, tmp_path):
