@@ -7,8 +7,8 @@ from typing import Any
 
 from edge_assistant.device.memory import size
 
-_UNITS = ("_tokens_per_s", "_bytes_per_s", "_bytes", "_s")
-"""What is said behind the value, so not in the name; `_bytes` within a name says it as well."""
+_UNITS = ("_tokens_per_s", "_per_s", "_s")
+"""Ends of names that are said behind the value, as `_bytes` is wherever it stands in a name."""
 
 
 def show(report: Mapping[str, Any]) -> None:

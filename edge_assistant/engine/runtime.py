@@ -45,7 +45,7 @@ _LOG = logging.getLogger(__name__)
 _ON_CPU: Final[tuple[Provider, ...]] = ((CPU, {}),)
 _LOG_FATAL_ONLY = 4
 _LOG_ERRORS_ONLY = 3
-_LOAD_ERRORS = (
+ORT_ERRORS = (
     EPFail,
     Fail,
     InvalidArgument,
@@ -55,7 +55,7 @@ _LOAD_ERRORS = (
     OperatorNotImplemented,
     RuntimeException,
 )
-"""What onnxruntime raises for a graph it cannot load; these have no base of their own."""
+"""What onnxruntime raises for a graph that it cannot load or run; these have no base of their own."""
 
 
 def load_graph(
@@ -71,7 +71,7 @@ def load_graph(
     for path, providers in _attempts(bundle, settings, prepacked):
         try:
             session = ort.InferenceSession(path, _options(settings, profile), providers=providers, enable_fallback=0)
-        except (*_LOAD_ERRORS, ValueError, RuntimeError) as error:
+        except (*ORT_ERRORS, ValueError, RuntimeError) as error:
             _LOG.warning("%s on %s is not used: %s", path, providers[0][0], error)
         else:
             if session.get_providers()[0] == providers[0][0]:
@@ -79,7 +79,7 @@ def load_graph(
             _LOG.warning("%s is not used: onnxruntime took %s", providers[0][0], session.get_providers()[0])
     try:
         return ort.InferenceSession(bundle.graph_path, _options(settings, profile), providers=_ON_CPU)
-    except _LOAD_ERRORS as error:
+    except ORT_ERRORS as error:
         raise BundleGraphError(bundle.graph_path, [str(error)]) from error
 
 
@@ -102,7 +102,7 @@ def probe(providers: Sequence[Provider], dtype: str = "float32", cache: str = "f
         if (used := session.get_providers()[0]) != providers[0][0]:
             return f"onnxruntime took {used} instead"
         right = attends(session, dtype, cache)
-    except (*_LOAD_ERRORS, ValueError, RuntimeError) as error:
+    except (*ORT_ERRORS, ValueError, RuntimeError) as error:
         return f"attention in {dtype} over a cache of {cache} does not run there: {error}"
     return None if right else "attention is computed wrongly there"
 
@@ -134,7 +134,7 @@ def save_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path) -> No
         options.add_session_config_entry(key, value)
     try:
         ort.InferenceSession(bundle.graph_path, options, providers=_ON_CPU)
-    except _LOAD_ERRORS as error:
+    except ORT_ERRORS as error:
         raise BundleGraphError(bundle.graph_path, [str(error)]) from error
     if missing := [name for name in (GRAPH_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]:
         raise PrepackedError(folder, f"onnxruntime {VERSION} has not written {', '.join(missing)}")

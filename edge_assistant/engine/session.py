@@ -23,7 +23,7 @@ import onnxruntime as ort
 
 from edge_assistant import bundle as names
 from edge_assistant.engine.memory import place
-from edge_assistant.engine.runtime import device_of, load_graph
+from edge_assistant.engine.runtime import ORT_ERRORS, device_of, load_graph
 from edge_assistant.errors import BundleGraphError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Session:
             BundleGraphError: onnxruntime cannot load the graph, or it is not the one the manifest describes.
         """
         self.manifest = bundle.manifest
+        self._graph_path = bundle.graph_path
         self.vocab_size = bundle.manifest.architecture.vocab_size
         self._prefill_chunk = settings.prefill_chunk
         self._cache_reuse = settings.cache_reuse
@@ -102,8 +103,14 @@ class Session:
         """Run a token over the empty cache and forget it: the first run of all reads the weights from the disk.
 
         So that happens while it loads, not when the first question waits.
+
+        Raises:
+            BundleGraphError: The graph loads, and does not run.
         """
-        self._feed(self._bound.step, self.cache.step([0]), 1)
+        try:
+            self._feed(self._bound.step, self.cache.step([0]), 1)
+        except ORT_ERRORS as error:
+            raise BundleGraphError(self._graph_path, [str(error)]) from error
         self.cache.rewind(0)
 
     def run(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from edge_assistant.bundle import Bundle, FileEntry
 from edge_assistant.config import EngineSettings
+from edge_assistant.engine import Engine
 from edge_assistant.engine.kv_cache import KvCache, slots
 from edge_assistant.engine.session import Session
 from edge_assistant.errors import BundleGraphError
@@ -165,3 +167,13 @@ def test_a_graph_that_is_not_the_manifest_s_is_refused(tiny_bundle, tmp_path, ch
     bundle = with_files(tiny_bundle(), tmp_path / "bundle", tiny_bundle().graph_path.read_bytes(), **change)
     with pytest.raises(BundleGraphError, match=named):
         session_of(bundle)
+
+
+def test_a_graph_that_loads_and_does_not_run_is_named_while_it_loads(tiny_bundle, monkeypatch):
+    def fail(*_):
+        raise Fail("no kernel for this")
+
+    bundle = tiny_bundle()
+    monkeypatch.setattr(Session, "_feed", fail)
+    with pytest.raises(BundleGraphError, match=r"model\.onnx(.|\n)*no kernel for this"):
+        Engine.load(bundle, EngineSettings(threads=1))
