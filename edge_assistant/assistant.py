@@ -235,6 +235,7 @@ class Assistant:
             IncompleteAnswerError: it ended before it was what the schema says.
         """
         started = perf_counter()
+        ask = replace(ask, text=legible(ask.text))
         adapter = self._model.adapter(ask.adapter) if ask.adapter else None
         session = self._session(ask.session)
         async with session.lock:
@@ -252,7 +253,7 @@ class Assistant:
                 on_text(text)
             results = [ToolResult(outcome.call.id or "", _result(outcome)) for outcome in outcomes]
             acts: tuple[Message, ...] = (AssistantMessage("", calls), *results) if calls else ()
-            session.remember((User(legible(ask.text)), *acts, AssistantMessage(text)), self._settings)
+            session.remember((User(ask.text), *acts, AssistantMessage(text)), self._settings)
         ended = perf_counter()
         timing = AnswerTiming(
             prefill_s=reply.timing.prefill_s,
@@ -297,7 +298,7 @@ class Assistant:
         constraint = None if ask.schema is None else Constraint.json_schema(ask.schema)
 
         def turn() -> Reply:
-            messages = self._prompt(replace(ask, text=legible(ask.text)), devices, history, tools, params.max_tokens)
+            messages = self._prompt(ask, devices, history, tools, params.max_tokens)
             return self._model.chat(
                 messages,
                 tools,
