@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -151,10 +152,12 @@ def test_a_story_of_many_capacities_is_still_one(stories, export_bundle):
 def test_memory_stays_flat_over_ten_capacities(grown, kind):
     """Both fill the cache first, and then ten times more: an answer slides, a conversation forgets its oldest turns.
 
-    What the allocator takes to get going, some megabytes over the first capacities, is not counted.
+    What the allocator takes to get going, some megabytes over the first capacities, is not counted; nor is what a step
+    that is ending still holds in one measurement of three.
     """
-    _, _, first, *later = grown[kind]
-    assert len(later) >= 10
+    sizes = grown[kind][2:]
+    first, *later = (median(sizes[at : at + 3]) for at in range(len(sizes) - 2))
+    assert len(sizes) >= 11
     assert grown["evictions"] > 100
     assert first * 0.98 <= min(later) <= max(later) <= first * 1.02
 
