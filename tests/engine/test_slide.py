@@ -164,8 +164,8 @@ def test_memory_stays_flat_over_ten_capacities(grown, kind):
 
 @pytest.fixture(scope="module")
 def grown(tiny_bundle):
-    """Return what `growth.py` measured in a process of its own, with a cache of 8 MiB."""
-    shape = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 128, "num_hidden_layers": 4}
+    """Return what `growth.py` measured in a process of its own, with a cache of 32 MiB."""
+    shape = {"num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128, "num_hidden_layers": 4}
     command = [sys.executable, Path(__file__).with_name("growth.py"), tiny_bundle(shape).path]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
