@@ -46,7 +46,7 @@ def main() -> None:
     for worker in (several, single, *others):
         worker.close()
     settings = {"callers": options.callers, "prompt": options.prompt, "decode": options.decode}
-    print(runtimes.report("callers", (several, *others), **settings, **summary(found, others)))
+    print(runtimes.report("callers", (several, *others), options, **settings, **summary(found, others)))
 
 
 def measure(ways: dict[str, tuple[Worker, int]], options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:

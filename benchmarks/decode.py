@@ -2,7 +2,7 @@
 
 Every model stays loaded in a process of its own; in each round each of them prefills and decodes the same number
 of tokens, one after the other, so that a noisy machine is noisy for all. Medians over the rounds; ratios against
-llama.cpp. No runtime spins while it waits. The last line is one JSON object.
+llama.cpp. The threads of all wait in the same way (--spinning). The last line is one JSON object.
 
     python benchmarks/decode.py --bundle int4-b32=PATH --warm int4-b128=PATH --gguf twin.gguf \
         --genai PATH --genai-python .venv-genai/bin/python
@@ -65,13 +65,18 @@ def compare(options: argparse.Namespace) -> str:
     for worker in workers:
         worker.close()
     models = {worker.name: summary(worker, rounds[worker.name], options) for worker in workers}
-    bandwidth = median(bandwidths[1:])
     for name, opened in bundles.items():
-        models[name] |= against_ceiling(opened, models[name], bandwidth, options)
+        models[name] |= against_ceiling(opened, rounds[name], bandwidths[1:], options)
     settings = {"prompt": options.prompt, "decode": options.decode, "rounds": options.rounds}
     ratios = against_llama(models)
     return runtimes.report(
-        "decode", workers, **settings, read_bandwidth=round(bandwidth), models=models, over_llama_cpp=ratios
+        "decode",
+        workers,
+        options,
+        **settings,
+        read_bandwidth=round(median(bandwidths[1:])),
+        models=models,
+        over_llama_cpp=ratios,
     )
 
 
@@ -125,15 +130,17 @@ def summary(worker: Worker, rounds: list[dict[str, float]], options: argparse.Na
 
 
 def against_ceiling(
-    bundle: Bundle, row: dict[str, float], bandwidth: float, options: argparse.Namespace
+    bundle: Bundle, rounds: list[dict[str, float]], bandwidths: list[float], options: argparse.Namespace
 ) -> dict[str, float]:
-    """Return a bundle's cache in MiB, and how fast it could decode by the memory's bandwidth in bytes a second."""
+    """Return a bundle's cache in MiB, and how fast it could decode by the bytes a second that each round read."""
     manifest, length = bundle.manifest, options.prompt + options.decode // 2
-    ceiling = bandwidth / (weight_bytes_per_token(manifest) + cache_bytes_per_token(manifest, length))
+    read = weight_bytes_per_token(manifest) + cache_bytes_per_token(manifest, length)
+    ceilings = [bandwidth / read for bandwidth in bandwidths]
+    speeds = [options.decode / took["rest_s"] for took in rounds]
     return {
         "cache_mib": round(manifest.cache_size.of(options.prompt + options.decode + 1) / MIB),
-        "ceiling_tok_s": round(ceiling, 2),
-        "ceiling_share": round(row["decode_tok_s"] / ceiling, 3),
+        "ceiling_tok_s": round(median(ceilings), 2),
+        "ceiling_share": round(median(speed / most for speed, most in zip(speeds, ceilings, strict=True)), 3),
     }
 
 

@@ -52,7 +52,7 @@ def main() -> None:
         name: {what: round(took / row["decode step"], 2) for what, took in row.items()} for name, row in medians.items()
     }
     settings = {"prefix": options.prefix, "question": options.question, "rounds": options.rounds}
-    print(runtimes.report("first_token", workers, **settings, seconds=seconds, in_decode_steps=steps))
+    print(runtimes.report("first_token", workers, options, **settings, seconds=seconds, in_decode_steps=steps))
 
 
 def measure(workers: Sequence[Worker], options: argparse.Namespace) -> dict[str, dict[str, float]]:

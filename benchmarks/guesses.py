@@ -29,7 +29,6 @@ import acceptance
 import batch_cost
 import runtimes
 from acceptance import KINDS, Answers
-from worker import Worker
 
 from edge_assistant_export.reference_model.splits import cases
 
@@ -49,10 +48,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="counted rounds, after one that warms up")
     runtimes.add_threads(parser)
     options = parser.parse_args()
-    room = {"context": options.context + max(batch_cost.TOKENS), "threads": options.threads}
+    context = options.context + max(batch_cost.TOKENS)
     workers = (
-        Worker(OURS, "runner_session.py", path=str(options.bundle), **room),
-        Worker(runtimes.LLAMA, "runner_llama.py", path=str(options.gguf), guessing=True, **room),
+        runtimes.bundle(OURS, options.bundle, options, script="runner_session.py", context=context),
+        runtimes.llama(options.gguf, options, context=context, guessing=True),
     )
     costs = batch_cost.measure(workers, options.context, options.rounds)
     for worker in workers:
@@ -66,6 +65,7 @@ def main() -> None:
         runtimes.report(
             "guesses",
             workers,
+            options,
             batch_cost={name: cost.over_one() for name, cost in costs.items()},
             plain_tok_s={name: round(1 / cost.seconds(1, 1), 2) for name, cost in costs.items()},
             **kinds,

@@ -34,10 +34,15 @@ def main() -> None:
     workers = runtimes.others(options, context=64)
     for worker in workers:
         worker.do("answer", prompt=[*range(14, 30)], count=16)
+        worker.go_on()
     shares = asyncio.run(measure(options, {worker.name: worker.pid for worker in workers}))
     for worker in workers:
         worker.close()
-    print(runtimes.report("idle", workers, model=options.model.name, seconds=options.seconds, percent_of_a_core=shares))
+    print(
+        runtimes.report(
+            "idle", workers, options, model=options.model.name, seconds=options.seconds, percent_of_a_core=shares
+        )
+    )
 
 
 async def measure(options: argparse.Namespace, processes: dict[str, int]) -> dict[str, float]:

@@ -25,6 +25,7 @@ class BundleRunner:
         path: str,
         context: int,
         threads: int,
+        spinning: bool,
         sequences: int = 1,
         prefix: int = 0,
         prefixes: str | None = None,
@@ -36,6 +37,7 @@ class BundleRunner:
         size = self._bundle.manifest.cache_size.of
         self._settings = EngineSettings(
             threads=threads,
+            spinning=spinning,
             sequences=sequences,
             queue=max(16, sequences),
             kv_cache_bytes=sequences * size(context),

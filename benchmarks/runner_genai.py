@@ -14,14 +14,14 @@ from worker import serve
 
 
 class GenaiRunner:
-    """Its `Generator`, which keeps one context; its threads sleep while they wait."""
+    """Its `Generator`, which keeps one context."""
 
     runtime = f"onnxruntime-genai {genai.__version__}"
 
-    def __init__(self, path: str, context: int, threads: int, sequences: int = 1) -> None:
+    def __init__(self, path: str, context: int, threads: int, spinning: bool, sequences: int = 1) -> None:
         """Let each of some sequences be of up to `context` tokens."""
         config = genai.Config(path)
-        options = {"intra_op_num_threads": threads, "session.intra_op.allow_spinning": "0"}
+        options = {"intra_op_num_threads": threads, "session.intra_op.allow_spinning": str(int(spinning))}
         config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
         self._model = genai.Model(config)
         self._context, self._sequences = context, sequences

@@ -1,4 +1,4 @@
-"""A GGUF file in llama.cpp, as a worker: mapped, and without a thread that spins."""
+"""A GGUF file in llama.cpp, as a worker: mapped; how its threads wait is its environment's to say."""
 
 from __future__ import annotations
 

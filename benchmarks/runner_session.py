@@ -20,11 +20,12 @@ class SessionRunner:
 
     runtime = f"onnxruntime {version('onnxruntime')}"
 
-    def __init__(self, path: str, context: int, threads: int) -> None:
+    def __init__(self, path: str, context: int, threads: int, spinning: bool) -> None:
         """Give it a cache of `context` tokens."""
         bundle = Bundle.open(Path(path))
         self.vocab_size = bundle.manifest.architecture.vocab_size
-        self._session = Session(bundle, KvCache(bundle.manifest, context), EngineSettings(threads=threads))
+        settings = EngineSettings(threads=threads, spinning=spinning)
+        self._session = Session(bundle, KvCache(bundle.manifest, context), settings)
 
     def rows(self, context: int, rows: list[int], repeats: int) -> dict[str, Any]:
         """Return the seconds of each of some steps by how many tokens they run: the last one's logits, and all."""

@@ -14,6 +14,7 @@ from worker import Worker
 
 LLAMA = "llama.cpp"
 GENAI = "onnxruntime-genai"
+_OPENMP_SLEEPS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -25,28 +26,39 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def add_threads(parser: ArgumentParser) -> None:
-    """Add the number of threads."""
+    """Add the number of threads, and how they wait for one another."""
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each runtime (default: all)")
+    parser.add_argument("--spinning", action="store_true", help="let threads spin while they wait (default: sleep)")
 
 
-def bundle(name: str, path: Path, options: Namespace, **keywords: Any) -> Worker:
+def bundle(name: str, path: Path, options: Namespace, script: str = "runner_bundle.py", **keywords: Any) -> Worker:
     """Load a bundle in this project's engine."""
-    return Worker(name, "runner_bundle.py", path=str(path), threads=options.threads, **keywords)
+    return Worker(name, script, path=str(path), **_threads(options), **keywords)
+
+
+def llama(path: Path, options: Namespace, **keywords: Any) -> Worker:
+    """Load a GGUF file in llama.cpp, whose threads are OpenMP's."""
+    environment = {} if options.spinning else _OPENMP_SLEEPS
+    keywords["threads"] = options.threads
+    return Worker(LLAMA, "runner_llama.py", environment=environment, path=str(path), **keywords)
 
 
 def others(options: Namespace, **keywords: Any) -> list[Worker]:
     """Load the model in the other runtimes that the options name."""
     workers = []
     if options.gguf:
-        workers.append(Worker(LLAMA, "runner_llama.py", path=str(options.gguf), threads=options.threads, **keywords))
+        workers.append(llama(options.gguf, options, **keywords))
     if options.genai:
-        python = options.genai_python or "python"
-        path = str(options.genai)
-        workers.append(Worker(GENAI, "runner_genai.py", python, path=path, threads=options.threads, **keywords))
+        python, path = options.genai_python or "python", str(options.genai)
+        workers.append(Worker(GENAI, "runner_genai.py", python, path=path, **_threads(options), **keywords))
     return workers
 
 
-def report(benchmark: str, workers: Iterable[Worker], **found: Any) -> str:
-    """Return what a benchmark found as one line of JSON, with the runtimes and the machine."""
+def _threads(options: Namespace) -> dict[str, Any]:
+    return {"threads": options.threads, "spinning": options.spinning}
+
+
+def report(benchmark: str, workers: Iterable[Worker], options: Namespace, **found: Any) -> str:
+    """Return what a benchmark found as one line of JSON, with the runtimes, their threads and the machine."""
     named = {worker.name: worker.loaded["runtime"] for worker in workers}
-    return json.dumps({"benchmark": benchmark, **found, "runtimes": named, "machine": machine()})
+    return json.dumps({"benchmark": benchmark, **_threads(options), **found, "runtimes": named, "machine": machine()})

@@ -3,15 +3,18 @@
 The child is a script that ends with `serve(Runner)`. It loads a model with the keywords it is given, says so, and then
 answers each JSON line on standard input with one on standard output; whatever else it prints goes to standard error.
 With every reply comes what the task took: seconds, CPU seconds of all threads, and the memory that is held after it.
+
+Between its tasks a child is stopped: threads that still spin would take the cores from whose turn it is.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -43,17 +46,23 @@ def _took(started: float, cpu: float) -> dict[str, float]:
 class Worker:
     """The process that holds one model."""
 
-    def __init__(self, name: str, script: str, python: Path | str = sys.executable, **keywords: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        script: str,
+        python: Path | str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+        **keywords: Any,
+    ) -> None:
         """Start the script beside this file with a Python that has its runtime; the keywords are its runner's."""
         self.name = name
         print(f"loading {name}", file=sys.stderr)
-        # OpenMP threads of llama.cpp sleep while they wait, as onnxruntime's do here.
         self._process = subprocess.Popen(
             [str(python), str(Path(__file__).with_name(script)), json.dumps(keywords)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"},
+            env={**os.environ, **(environment or {})},
         )
         self.loaded = self._reply()
 
@@ -65,12 +74,18 @@ class Worker:
     def do(self, task: str, **keywords: Any) -> dict[str, Any]:
         """Let the runner do a task by its method's name, and return what that found and took."""
         assert self._process.stdin is not None
+        self.go_on()
         print(json.dumps({"do": task, **keywords}), file=self._process.stdin, flush=True)
         return self._reply()
+
+    def go_on(self) -> None:
+        """Let the process run, with nothing to do; after its next task it is stopped again."""
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """Let the process end."""
         assert self._process.stdin is not None
+        self.go_on()
         self._process.stdin.close()
         self._process.wait()
 
@@ -79,5 +94,6 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.name}: the worker ended with status {self._process.wait()}")
+        self._process.send_signal(signal.SIGSTOP)
         reply: dict[str, Any] = json.loads(line)
         return reply
