@@ -156,7 +156,9 @@ class EngineSettings(Section):
         "Read anew what cache_reuse has kept, while nobody asks: exact, for a prompt's power.",
         "true or false",
     )
-    spinning: bool = _key(False, "Let threads spin between their works: faster on free cores alone.", "true or false")
+    spinning: bool = _key(
+        False, "Let threads spin while they wait for one another: faster, if the cores are free.", "true or false"
+    )
     prepacked: bool = _key(
         True, "Load the weights that `edge-assistant warm` has written, where it has.", "true or false"
     )

@@ -106,6 +106,11 @@ class Answer:
         return tokens
 
     @property
+    def steps_alone(self) -> bool:
+        """Whether no other answer may take its steps together with this one."""
+        return self._params.one_row_a_step
+
+    @property
     def due(self) -> int:
         """The token that is run next."""
         return self._writer.due[0]

@@ -12,13 +12,18 @@
 A tie at the edge keeps all that are tied, so what stays depends on the logits alone and not on an order of sorting. The
 draw is a function of the seed and the position alone (Philox is counter-based): a text that is continued in a second
 generation goes on as it would have in the first.
+
+A seed that is asked for is to give one text, however the steps are run. But kernels round several rows otherwise than
+one, and that moves the edge between two tokens' shares a little, at times across the draw. So such an answer takes
+steps of one row: nothing is guessed for it, and no other answer steps with it.
 """
 
 from __future__ import annotations
 
 import math
+import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_assistant.engine.grammar import Grammar
+
+_SEED_BITS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,8 @@ class SamplingParams:
     """0 keeps all."""
     min_p: float = 0.0
     repetition_penalty: float = 1.0
-    seed: int = 0
+    seed: int | None = None
+    """Of the draws; None takes another one for each answer."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the answer; they are not part of it."""
     grammar: Grammar | None = None
@@ -61,11 +69,16 @@ class SamplingParams:
             ("min_p", 0 <= self.min_p <= 1, "be between 0 and 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "be above 0"),
             ("overflow", self.overflow in ("error", "slide"), 'be "error" or "slide"'),
-            ("seed", 0 <= self.seed < 2**64, "be between 0 and 2**64 - 1"),
+            ("seed", self.seed is None or 0 <= self.seed < 2**_SEED_BITS, "be between 0 and 2**64 - 1"),
         )
         for name, holds, must in ranges:
             if not holds:
                 raise SamplingError(name, getattr(self, name), must)
+
+    @property
+    def one_row_a_step(self) -> bool:
+        """Whether the text hangs on rounding that is another in steps of several rows, and shall not."""
+        return self.seed is not None and self.temperature > 0
 
 
 class Sampler:
@@ -73,6 +86,7 @@ class Sampler:
 
     def __init__(self, params: SamplingParams, vocab_size: int) -> None:
         self._params = params
+        self._seed = secrets.randbits(_SEED_BITS) if params.seed is None else params.seed
         self._seen = np.zeros(vocab_size, np.bool_)
 
     def see(self, ids: NDArray[np.int64] | Sequence[int]) -> None:
@@ -93,7 +107,7 @@ class Sampler:
             chosen = int(logits.argmax())
         else:
             ids, weights = candidates(logits, params)
-            chosen = int(ids[_draw(weights, params.seed, position)])
+            chosen = int(ids[_draw(weights, self._seed, position)])
         token = chosen if allowed is None else int(allowed[chosen])
         self._seen[token] = True
         return token

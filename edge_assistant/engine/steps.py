@@ -59,7 +59,7 @@ class Steps:
                 started = perf_counter()
                 tokens = work.plan()
                 held.request.computed_s += perf_counter() - started
-                if tokens == 1 and self._together:
+                if tokens == 1 and self._together and not work.steps_alone:
                     plain.append(held)
                 else:
                     alone.append([held])

@@ -24,8 +24,10 @@ MODELS = Path(__file__).parents[2] / "models"
 IDS = np.random.default_rng(5).integers(14, 270, 200).tolist()
 PROMPTS = [[1, *IDS[:40]], [1, *IDS[:20], *IDS[50:80]], [1, *IDS[90:100]], [1, *IDS[100:190]]]
 GREEDY = SamplingParams(max_tokens=60)
-LIVELY = SamplingParams(max_tokens=60, temperature=0.7, top_k=50, top_p=0.95, seed=7, repetition_penalty=1.05)
+LIVELY = SamplingParams(max_tokens=60, temperature=0.7, top_k=50, top_p=0.95, repetition_penalty=1.05)
 OTHER = {"num_hidden_layers": 1, "max_position_embeddings": 512}
+
+pytestmark = pytest.mark.usefixtures("one_chance")
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ from edge_assistant.text.tokenizer import Tokenizer
 HOME_MINI = Path(__file__).parents[2] / "models/home-mini"
 REPEATED = [1, *(list(np.random.default_rng(2).integers(14, 270, 12)) * 4)]
 GREEDY = SamplingParams(max_tokens=60)
-LIVELY = SamplingParams(max_tokens=60, temperature=0.7, top_k=50, top_p=0.95, seed=7, repetition_penalty=1.05)
+LIVELY = SamplingParams(max_tokens=60, temperature=0.7, top_k=50, top_p=0.95, repetition_penalty=1.05)
 HOME = "[SYSTEM_PROMPT]You are the assistant of this home.[/SYSTEM_PROMPT][INST]"
+
+pytestmark = pytest.mark.usefixtures("one_chance")
 
 
 @pytest.fixture(params=[GREEDY, LIVELY], ids=["greedy", "lively"])
@@ -90,9 +92,7 @@ def test_guesses_and_a_grammar_get_on(tiny_bundle, params, always):
     vocab_size = bundle.manifest.architecture.vocab_size
     schema = {"type": "array", "items": {"enum": ["lamp", "lock"]}, "minItems": 6, "maxItems": 9}
     grammar = Grammars(file.read_bytes(), vocab_size, {2}, leading_space=False).compile(Constraint.json_schema(schema))
-    held = SamplingParams(
-        max_tokens=90, temperature=params.temperature, seed=params.seed, stop_ids=frozenset({2}), grammar=grammar
-    )
+    held = SamplingParams(max_tokens=90, temperature=params.temperature, stop_ids=frozenset({2}), grammar=grammar)
     plain, *_ = answers(bundle, held, 0, REPEATED)
     guessing, tried, accepted = answers(bundle, held, 8, REPEATED)
     assert guessing == plain

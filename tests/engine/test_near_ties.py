@@ -2,7 +2,8 @@
 
 Of several rows a product of int8 activations, and float attention, round in another order than of one row: the logits
 of one and the same position differ a little. Where the two best are that close another token is the best, and a draw by
-chance may fall to the other side of an edge. Where there is no such noise, no answer differs.
+chance may fall to the other side of an edge. Where there is no such noise, no answer differs; nor does one that is
+asked for with a seed, for which nothing is guessed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -74,11 +76,16 @@ def about_homes():
     return Asked(bundle, prompts, in_floats=False)
 
 
-def answers(asked: Asked, guesses: int, temperature: float):
-    """Return what an engine answers to the prompts in turn, each with a seed of its own, and what came of guesses."""
+def answers(asked: Asked, guesses: int, temperature: float, *, seeded: bool = False):
+    """Return what an engine answers to the prompts in turn, and what came of guesses.
+
+    The number of a prompt is the seed: that it asks for, or that chance gives it.
+    """
     said, accepted, rejected = [], 0, 0
-    with Engine.load(asked.bundle, SETTINGS.model_copy(update={"guesses": guesses})) as engine:
-        for seed, prompt in enumerate(asked.prompts):
+    chance = patch("edge_assistant.engine.sampling.secrets.randbits", side_effect=range(ANSWERS))
+    with Engine.load(asked.bundle, SETTINGS.model_copy(update={"guesses": guesses})) as engine, chance:
+        for number, prompt in enumerate(asked.prompts):
+            seed = number if seeded else None
             answer = engine.generate(prompt, SamplingParams(LENGTH, temperature=temperature, seed=seed))
             said.append(list(answer))
             accepted += answer.usage.accepted_prediction_tokens
@@ -147,7 +154,7 @@ def test_the_best_token_is_another_at_near_ties_alone(asked):
 
 
 def test_a_token_drawn_by_chance_is_another_at_the_edge_of_its_share_alone(asked):
-    """Of one seed. The draw is a point between 0 and 1, which falls to the token whose share of it it lies in."""
+    """Of one chance. The draw is a point between 0 and 1, which falls to the token whose share of it it lies in."""
     noise = furthest = 0.0
     differing = 0
     for left in compared(asked, WARM):
@@ -163,6 +170,14 @@ def test_a_token_drawn_by_chance_is_another_at_the_edge_of_its_share_alone(asked
     assert furthest <= noise
     if asked.in_floats or noise == 0:
         assert differing == 0
+
+
+def test_a_seed_gives_one_text_with_guesses_and_without(asked):
+    plain, *_ = answers(asked, 0, WARM, seeded=True)
+    guessing, accepted, rejected = answers(asked, 8, WARM, seeded=True)
+    assert guessing == plain
+    assert accepted == rejected == 0
+    assert len({tuple(said) for said in plain}) == ANSWERS
 
 
 def shares(logits: np.ndarray) -> np.ndarray:

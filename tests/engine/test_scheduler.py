@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections import Counter
+from dataclasses import replace
 from itertools import islice, pairwise
 from random import Random
 
@@ -28,9 +29,11 @@ IDS = np.random.default_rng(2).integers(14, 270, 200)
 PROMPTS = [list(IDS[:40]), list(IDS[40:60]), list(IDS[60:145]), list(IDS[150:153])]
 """No two of them begin alike."""
 GREEDY = SamplingParams(max_tokens=30)
-LIVELY = SamplingParams(max_tokens=30, temperature=1.2, top_k=50, seed=7, repetition_penalty=1.1)
+LIVELY = SamplingParams(max_tokens=30, temperature=1.2, top_k=50, repetition_penalty=1.1)
 VOICE, BATCH = Claim(priority="voice"), Claim(priority="batch")
 SECONDS = 20
+
+pytestmark = pytest.mark.usefixtures("one_chance")
 
 
 class Machine:
@@ -186,6 +189,24 @@ def test_bounded_windows_are_computed_one_by_one(engine_of, tiny_bundle, machine
     answers = answers_of(engine, machine, PROMPTS, GREEDY)
     assert answers == [fresh(bundle, prompt) for prompt in PROMPTS]
     assert set(engine.metrics().batches) == {1}
+
+
+def test_answers_with_a_seed_step_alone_and_all_else_together(engine_of, machine, batching):
+    """Several rows may be rounded otherwise than one, and a seed gives one text whoever else asks."""
+    engine = engine_of(sequences=4)
+    seeded = replace(LIVELY, seed=7)
+    machine.hold()
+    generations = [
+        engine.generate(prompt, params)
+        for prompt, params in zip(PROMPTS, [seeded, GREEDY, seeded, GREEDY], strict=True)
+    ]
+    machine.held()
+    machine.let_go()
+    for generation in generations:
+        list(generation)
+    batches = engine.metrics().batches
+    assert set(batches) == {1, 2}
+    assert batches[1] >= 2 * (seeded.max_tokens - 1)
 
 
 def test_guesses_are_run_alone_and_all_else_together(engine_of, tiny_bundle, machine, batching, monkeypatch):
