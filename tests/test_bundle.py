@@ -116,7 +116,7 @@ def touch(path: Path) -> None:
 
 
 @given(
-    name=st.text(max_size=20),
+    name=st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="/."), min_size=1, max_size=20),
     cache=st.builds(CacheSpec, st.sampled_from(["float32", "int8"]), st.sampled_from(["bounded", "full"])),
     instruct=st.sampled_from([None, "v1", "v7-tekken"]),
     quality=st.none()
@@ -197,7 +197,7 @@ def test_values_that_cannot_be_are_refused(section, key, value):
         Manifest.from_json(json.dumps(raw))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff", '{"format_version": "1"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff", '{"format_version": "1"}', "[" * 100_000])
 def test_a_manifest_that_is_none_is_refused(text):
     with pytest.raises(BundleManifestError):
         Manifest.from_json(text.encode("latin-1"))
@@ -306,12 +306,18 @@ def test_a_new_manifest_for_the_same_files_is_not_believed(folder, tmp_path):
         Bundle.open(folder, seen)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"x": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"x": 1}', "[" * 100_000])
 def test_a_broken_memory_only_costs_time(folder, tmp_path, content):
     seen = tmp_path / "seen.json"
     seen.write_text(content)
     Bundle.open(folder, seen)
     assert str((folder / "model.onnx").resolve()) in json.loads(seen.read_text())
+
+
+def test_a_memory_that_cannot_be_kept_only_costs_time(folder, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    Bundle.open(folder, tmp_path / "file" / "seen.json")
+    assert "seen.json cannot be written" in caplog.text
 
 
 def test_a_model_is_found_by_path_and_by_name_in_order(folder, tmp_path):
@@ -322,6 +328,8 @@ def test_a_model_is_found_by_path_and_by_name_in_order(folder, tmp_path):
     assert find_model("bundle", [first, second]) == second / "bundle"
     with pytest.raises(ModelNotFoundError) as caught:
         find_model("other", [first, second])
+    with pytest.raises(ModelNotFoundError, match="~nobody-is-called-so"):
+        find_model("~nobody-is-called-so/model", [first])
     for hint in (str(first / "other"), str(second / "other"), "edge-assistant-export model"):
         assert hint in str(caught.value)
 
@@ -438,6 +446,13 @@ def test_every_kind_is_checked_by_the_same_code(any_kind, tmp_path):
         with pytest.raises(BundleManifestError, match=f"{name} is not listed"):
             open_bundle(any_kind)
         write_manifest(any_kind, manifest)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../models", "/etc", "a/b", "a\nb", "a\0b"])
+def test_a_name_that_leads_out_of_the_state_directory_is_refused(any_kind, name):
+    edit_manifest(any_kind, lambda raw: raw.update(name=name))
+    with pytest.raises(BundleManifestError, match="is no name for a folder"):
+        read_manifest(any_kind)
 
 
 @pytest.mark.parametrize(("version", "error"), [(1, BundleManifestError), (2, BundleVersionError)])

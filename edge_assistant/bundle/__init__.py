@@ -31,6 +31,7 @@ from edge_assistant.bundle.folder import (
     Kind,
     Origin,
     check_files,
+    check_sizes,
     replace_text,
 )
 from edge_assistant.bundle.language import (
@@ -128,6 +129,7 @@ __all__ = [
     "bounded_rows",
     "check_base",
     "check_files",
+    "check_sizes",
     "find_model",
     "frequencies",
     "key_scale",

@@ -59,8 +59,16 @@ def find_model(name_or_path: str | Path, folders: Sequence[Path]) -> Path:
     Raises:
         ModelNotFoundError: No folder with a manifest is there; it says where was looked and how to get one.
     """
-    looked = [Path(name_or_path).expanduser(), *(folder.expanduser() / name_or_path for folder in folders)]
+    looked = [_expanded(Path(name_or_path)), *(folder / name_or_path for folder in folders)]
     for path in looked:
         if (path / MANIFEST_FILE).is_file():
             return path
     raise ModelNotFoundError(str(name_or_path), looked)
+
+
+def _expanded(path: Path) -> Path:
+    """Return a path with its `~` replaced, or as it stands where nobody is called so."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path

@@ -29,6 +29,7 @@ from edge_assistant.bundle.folder import (
     Id,
     Kind,
     ManifestFile,
+    ModelName,
     Origin,
     Size,
 )
@@ -56,7 +57,7 @@ class EmbeddingManifest(ManifestFile):
 
     format_version: int
     kind: Literal["embedding"]
-    name: str
+    name: ModelName
     created_by: str
     """The exporter and its version."""
     architecture: EncoderArchitecture

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from edge_assistant.errors import (
@@ -25,6 +26,8 @@ from edge_assistant.errors import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+_LOG = logging.getLogger(__name__)
+
 FORMAT_VERSION = 1
 
 MANIFEST_FILE = "manifest.json"
@@ -38,6 +41,16 @@ Size = Annotated[int, Field(gt=0)]
 Id = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+
+
+def _one_folder(name: str) -> str:
+    if name in {"", ".", ".."} or "/" in name or not name.isprintable():
+        raise ValueError(f"{name!r} is no name for a folder")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(_one_folder)]
+"""A model's folders in the state directory are called by it, and are replaced: it must not lead out of there."""
 
 Kind = Literal["language", "speech", "embedding"]
 """What a bundle's model is for."""
@@ -74,7 +87,7 @@ class ManifestFile:
     REQUIRED: ClassVar[frozenset[str]]
     """The files without which a board cannot use the bundle."""
 
-    name: str
+    name: ModelName
     files: Mapping[FileName, FileEntry]
 
     @property
@@ -119,7 +132,7 @@ def version_and_kind(text: str | bytes, path: Path) -> tuple[int | None, str | N
     """
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleManifestError(path, [f"not JSON: {error}"]) from error
     raw = raw if isinstance(raw, dict) else {}
     version = raw.get("format_version")
@@ -177,13 +190,22 @@ def check_files(folder: Path, files: Mapping[str, FileEntry], seen: Path | None)
     Raises:
         BundleFileMissingError, BundleSizeError, BundleHashError
     """
+    check_sizes(folder, files)
+    _check_hashes(folder, files, seen)
+
+
+def check_sizes(folder: Path, files: Mapping[str, FileEntry]) -> None:
+    """Check that the files are in a folder, and how long they are.
+
+    Raises:
+        BundleFileMissingError, BundleSizeError
+    """
     for name, entry in files.items():
         file = folder / name
         if not file.is_file():
             raise BundleFileMissingError(file)
         if (actual := file.stat().st_size) != entry.bytes:
             raise BundleSizeError(file, entry.bytes, actual)
-    _check_hashes(folder, files, seen)
 
 
 def _check_hashes(folder: Path, files: Mapping[str, FileEntry], seen: Path | None) -> None:
@@ -220,13 +242,16 @@ def _read_seen(path: Path | None) -> dict[str, Any]:
     """Return what is remembered; an unreadable memory is an empty one, since it only saves time."""
     try:
         seen = json.loads(path.read_bytes()) if path is not None else {}
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return seen if isinstance(seen, dict) else {}
 
 
 def _write_seen(path: Path, seen: Mapping[str, Any]) -> None:
-    replace_text(path, json.dumps(seen, indent=1))
+    try:
+        replace_text(path, json.dumps(seen, indent=1))
+    except OSError as error:
+        _LOG.warning("%s cannot be written (%s): every start hashes the whole model anew", path, error.strerror)
 
 
 def replace_text(path: Path, text: str) -> None:

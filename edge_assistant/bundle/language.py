@@ -38,6 +38,7 @@ from edge_assistant.bundle.folder import (
     Id,
     Kind,
     ManifestFile,
+    ModelName,
     Sha256,
     Size,
 )
@@ -274,7 +275,7 @@ class Manifest(ManifestFile):
 
     format_version: int
     kind: Literal["language"]
-    name: str
+    name: ModelName
     created_by: str
     """The exporter and its version."""
     architecture: Architecture

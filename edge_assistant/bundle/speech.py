@@ -41,6 +41,7 @@ from edge_assistant.bundle.folder import (
     Id,
     Kind,
     ManifestFile,
+    ModelName,
     Origin,
     Size,
 )
@@ -129,7 +130,7 @@ class SpeechManifest(ManifestFile):
 
     format_version: int
     kind: Literal["speech"]
-    name: str
+    name: ModelName
     created_by: str
     """The exporter and its version."""
     architecture: SpeechArchitecture

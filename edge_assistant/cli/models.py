@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,13 @@ from edge_assistant.bundle import (
     AnyManifest,
     Manifest,
     SpeechManifest,
+    check_sizes,
     find_model,
     open_bundle,
     read_manifest,
 )
 from edge_assistant.config import Settings, state_directory
+from edge_assistant.errors import BundleError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -28,10 +31,10 @@ _MB = 1e6
 
 
 def list_models(args: Namespace) -> int:
-    """List what a name would find, in the order of the search; a folder that cannot be read is no model."""
+    """List what a name would find, in the order of the search; what cannot be read is named on standard error."""
     settings = Settings.load(args.config)
     manifests = [path for folder in settings.model_folders for path in sorted(folder.glob(f"*/{MANIFEST_FILE}"))]
-    rows = [_summary(path.parent) for path in manifests]
+    rows = [row for path in manifests if (row := _summary(path.parent))]
     if args.json:
         print(json.dumps(rows, ensure_ascii=False, indent=2))
         return 0
@@ -104,7 +107,7 @@ def _facts(manifest: AnyManifest, settings: EngineSettings) -> dict[str, str]:
 def verify(args: Namespace) -> int:
     """Hash every file of a model."""
     path = find_model(args.model, Settings.load(args.config).model_folders)
-    open_bundle(path).verify()
+    open_bundle(path)  # which hashes all, as it is told of none that was seen before
     print(f"{path}: every file is what its manifest says")
     return 0
 
@@ -113,16 +116,20 @@ def add(args: Namespace) -> int:
     """Copy a model into the state directory under its own name; the copy takes its place once it is verified."""
     path = find_model(args.model, Settings.load(args.config).model_folders)
     manifest = read_manifest(path)
+    check_sizes(path, manifest.files)
     target = state_directory() / "models" / manifest.name
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name in (MANIFEST_FILE, *manifest.files):
-        shutil.copy2(path / name, partial / name)
-    open_bundle(partial).verify()
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
+    try:
+        for name in (*manifest.files, MANIFEST_FILE):  # the manifest last: without it what is half copied is no model
+            shutil.copy2(path / name, partial / name)
+        open_bundle(partial)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     print(target)
     return 0
 
@@ -131,7 +138,12 @@ def _bundle_bytes(manifest: AnyManifest) -> int:
     return sum(entry.bytes for entry in manifest.files.values())
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    manifest = read_manifest(path)
+def _summary(path: Path) -> dict[str, Any] | None:
+    """Return what `list` shows of a model; None, and a line on standard error, where its manifest cannot be read."""
+    try:
+        manifest = read_manifest(path)
+    except (BundleError, OSError) as error:
+        print(f"edge-assistant: not listed: {error}", file=sys.stderr)
+        return None
     size = _bundle_bytes(manifest)
     return {"name": path.name, "kind": manifest.KIND, "bits": manifest.bits, "bytes": size, "path": str(path)}

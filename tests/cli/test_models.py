@@ -53,11 +53,69 @@ def test_a_model_that_was_added_is_found_by_its_name(bundle: Path, capsys: pytes
     assert str(config.state_directory() / "models" / name) in [row["path"] for row in json.loads(out.split("\n", 1)[1])]
 
 
-def test_a_corrupt_model_is_not_added(bundle: Path) -> None:
+def test_a_model_that_was_added_is_the_same_after_it_is_added_from_there(bundle: Path) -> None:
+    assert cli.main(["models", "add", str(bundle)]) == cli.OK
     name = Bundle.open(bundle).manifest.name
+    assert cli.main(["models", "add", str(config.state_directory() / "models" / name)]) == cli.OK
+    assert cli.main(["models", "verify", name]) == cli.OK
+
+
+def test_a_corrupt_model_is_not_added_and_nothing_of_it_is_left(bundle: Path) -> None:
     spoil(bundle)
     assert cli.main(["models", "add", str(bundle)]) == cli.FAILED
-    assert not (config.state_directory() / "models" / name).exists()
+    assert list((config.state_directory() / "models").iterdir()) == []
+
+
+def test_a_model_that_lacks_a_file_is_not_copied(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bundle / WEIGHTS_FILE).unlink()
+    assert cli.main(["models", "add", str(bundle)]) == cli.FAILED
+    assert f"{bundle / WEIGHTS_FILE} is missing: copy the whole bundle again" in capsys.readouterr().err
+    assert not (config.state_directory() / "models").exists()
+
+
+def test_a_model_that_is_half_copied_when_the_power_goes_is_not_listed(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listings = []
+
+    def copy(source: Path, target: Path) -> None:
+        listings.append(listed())
+        shutil.copyfile(source, target)
+
+    def listed() -> str:
+        assert cli.main(["models", "list", "--json"]) == cli.OK
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(shutil, "copy2", copy)
+    assert cli.main(["models", "add", str(bundle)]) == cli.OK
+    assert len(listings) == len(Bundle.open(bundle).manifest.files) + 1
+    assert not any(".partial" in listing for listing in listings)
+    assert Bundle.open(bundle).manifest.name in listed()
+
+
+def test_a_model_whose_name_leads_elsewhere_is_refused_and_removes_nothing(bundle: Path) -> None:
+    treasure = config.state_directory() / "treasure"
+    treasure.mkdir(parents=True)
+    for name in ("../treasure", str(treasure), ".", ""):
+        manifest = json.loads((bundle / MANIFEST_FILE).read_text())
+        (bundle / MANIFEST_FILE).write_text(json.dumps(manifest | {"name": name}))
+        for command in (["models", "add", str(bundle)], ["warm", "--model", str(bundle)]):
+            assert cli.main(command) == cli.FAILED
+    assert treasure.is_dir()
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_listed(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["models", "add", str(bundle)]) == cli.OK
+    broken = config.state_directory() / "models" / "broken"
+    broken.mkdir()
+    (broken / MANIFEST_FILE).write_text("{")
+    capsys.readouterr()
+    assert cli.main(["models", "list", "--json"]) == cli.OK
+    said = capsys.readouterr()
+    assert Bundle.open(bundle).manifest.name in [row["name"] for row in json.loads(said.out)]
+    assert said.err.startswith(f"edge-assistant: not listed: {broken / MANIFEST_FILE} is no manifest")
 
 
 def test_inspect_says_how_much_context_the_settings_give(
