@@ -211,4 +211,5 @@ def _line(word: str, value: Any) -> str:
 
 
 def _dump(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False).encode()
+    # Half a surrogate pair, which an error may repeat of what arrived, stays an escape of JSON's.
+    return json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")

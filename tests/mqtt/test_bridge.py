@@ -15,6 +15,7 @@ from edge_assistant.config import EngineSettings
 from edge_assistant.errors import EngineBusyError
 from edge_assistant.text.chat import ChatModel
 
+HALF_A_PAIR = rb'{"text": "hi", "response_format": {"type": "json_schema", "json_schema": {"schema": {}, "\ud800": 1}}}'
 LAMP_ON = {"HassTurnOn": {"name": "lamp"}}
 
 
@@ -158,6 +159,7 @@ async def test_only_what_the_home_lists_is_commanded(mosquitto, settings, servic
         (b'{"text": ', "invalid_json"),
         (b"\xff\xfe", "invalid_utf8"),
         (b'{"text": "hi", "tokens": 5}', "invalid_field"),
+        (HALF_A_PAIR, "invalid_field"),
         (b"", "empty"),
         (b"why? " * 2000, "context_overflow"),
     ],

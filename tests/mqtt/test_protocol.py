@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_assistant.assistant import Ask
@@ -128,6 +128,7 @@ def test_a_response_format_is_that_of_others():
         {"type": "json_schema", "json_schema": {"type": "boolean"}},
         {"type": "json_schema", "json_schema": {"schema": True}},
         {"type": "json_schema", "json_schema": {"schema": {}, "name": 7}},
+        {"type": "json_schema", "json_schema": {"schema": {}, "\ud800": 7}},
         {"type": "json_schema", "json_schema": {"schema": {}}, "schema": {}},
         {"type": "json_schema", "json_schema": {"schema": {"const": "\ud800"}}},
         {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * MAX_SCHEMA_BYTES]}}},
@@ -137,6 +138,14 @@ def test_a_response_format_that_cannot_be_read_is_named(form):
     with pytest.raises(RequestError, match=r"response_format|schema ") as caught:
         read_ask(json.dumps({"text": "hi", "id": "7", "response_format": form}).encode(), 1 << 20)
     assert (caught.value.code, caught.value.request_id) == ("invalid_field", "7")
+    str(caught.value).encode()
+
+
+@given(st.text(max_size=8))
+@example("\ud800")
+def test_any_message_of_an_error_can_be_sent(message):
+    error = ErrorAnswer("7", "model", message)
+    assert ErrorAnswer.from_payload(error.to_payload()) == error
 
 
 @pytest.mark.parametrize(
