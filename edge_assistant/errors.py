@@ -41,6 +41,7 @@
     │   ├── TokenizerFileError                       a tokenizer.json that cannot be read
     │   ├── ControlTokenError  (LookupError)         a control token that the vocabulary lacks
     │   ├── InvalidTextError                         text that is not Unicode
+    │   ├── InputEncodingError                       standard input that is not text
     │   ├── UnsafeVocabularyError                    a vocabulary that reads text as control tokens
     │   ├── InstructFormatError                      an instruct format that is not known
     │   ├── ConversationError                        a chat that its instruct format cannot hold
@@ -600,6 +601,14 @@ class InvalidTextError(TextError):
     def __init__(self, character: str, position: int) -> None:
         """`position` counts characters from 0."""
         super().__init__(f"character {position} of the text is {character!r}, half of a pair: send valid Unicode")
+
+
+class InputEncodingError(TextError):
+    """What standard input gives is not text in the encoding of the terminal."""
+
+    def __init__(self, encoding: str, byte: int) -> None:
+        """`byte` is the first that cannot be read."""
+        super().__init__(f"standard input is not {encoding}: it holds the byte {byte:#04x}; convert it, or set LC_ALL")
 
 
 class UnsafeVocabularyError(TextError):

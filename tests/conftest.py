@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from edge_assistant import assistant
 from edge_assistant.bundle import AdapterSource, Bundle, Factors, LoraAbout, LoraFile, LoraMatrix, part_shapes
 from edge_assistant.engine import Claim, Constraint, Timing, Usage
 from edge_assistant.errors import ContextOverflowError, LoraNameError
@@ -111,6 +113,18 @@ def tiny_bundle(tiny_checkpoint: MakeCheckpoint, export_bundle: MakeBundle) -> M
 def lora_file() -> Callable[..., Path]:
     """Return a function that writes a random adapter for a bundle, for all that its graph takes unless said."""
     return _write_lora
+
+
+class _StoppedClock(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2024, 5, 6, 7, 8, tzinfo=tz)
+
+
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give all prompts the same minute, which they tell the model: answers can be compared across minutes."""
+    monkeypatch.setattr(assistant, "datetime", _StoppedClock)
 
 
 class ScriptedModel:

@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -167,6 +171,31 @@ def test_a_chat_remembers_what_was_said_and_ends_with_its_input(
     asked = capsys.readouterr().out
     assert asked == 2 * asked[: len(asked) // 2]
     assert chatted != asked
+
+
+def test_one_ctrl_c_ends_a_chat_that_waits_for_a_question(talker: Path) -> None:
+    ours, its = os.openpty()
+    command = [sys.executable, "-m", "edge_assistant.cli", "chat", "--model", str(talker)]
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=subprocess.PIPE) as process:
+        os.close(its)
+        assert os.read(ours, 2) == b"> "
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=60) == cli.INTERRUPTED
+        finally:
+            process.kill()
+            os.close(ours)
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_input_that_is_not_text_is_named(
+    words: list[str], command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"is the light on?\nk\xfcche\n"), "utf-8"))
+    assert cli.main([command, *words[1:]]) == cli.FAILED
+    assert "standard input is not utf-8: it holds the byte 0xfc" in capsys.readouterr().err
 
 
 def test_an_adapter_is_that_of_the_option_else_of_the_settings_that_name_the_model(

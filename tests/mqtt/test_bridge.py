@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from datetime import datetime
 
 import pytest
 
-from edge_assistant import assistant
 from edge_assistant.bundle import Bundle
 from edge_assistant.config import EngineSettings
 from edge_assistant.errors import EngineBusyError
@@ -17,14 +15,6 @@ from edge_assistant.text.chat import ChatModel
 
 HALF_A_PAIR = rb'{"text": "hi", "response_format": {"type": "json_schema", "json_schema": {"schema": {}, "\ud800": 1}}}'
 LAMP_ON = {"HassTurnOn": {"name": "lamp"}}
-
-
-class StoppedClock(datetime):
-    """One minute for all prompts, which tell the model the time: answers are compared across minutes."""
-
-    @classmethod
-    def now(cls, tz=None):
-        return cls(2024, 5, 6, 7, 8, tzinfo=tz)
 
 
 def script(text):
@@ -242,10 +232,9 @@ async def test_a_question_is_answered_with_the_adapter_that_it_names(
 
 
 async def test_a_real_model_answers_with_each_adapter_as_if_it_had_no_other(
-    mosquitto, settings, service, person, tiny_bundle, lora_file, tmp_path, monkeypatch
+    mosquitto, settings, service, person, tiny_bundle, lora_file, tmp_path, stopped_clock
 ):
     """One without an instruct format, so that no tools are described to it: its context is short."""
-    monkeypatch.setattr(assistant, "datetime", StoppedClock)
     bundle = tiny_bundle(lora_rank=4)
     bundle = Bundle(bundle.path, replace(bundle.manifest, instruct=None))
     files = {name: lora_file(tmp_path / f"{name}.npz", bundle, seed) for seed, name in enumerate(("kitchen", "garden"))}
