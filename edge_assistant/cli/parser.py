@@ -27,7 +27,7 @@ examples:
   EDGE_ASSISTANT_MQTT__BROKER=broker.lan edge-assistant serve
   mosquitto_pub -V 5 -t assistant/home/ask -m 'turn off the kitchen light'
 
-It ends cleanly, with exit code 0, on SIGTERM.
+It ends cleanly, with exit code 0, on SIGTERM, and on SIGHUP: when its terminal is closed.
 """
 _ASK = """\
 examples:
@@ -157,7 +157,7 @@ def _add_model_options(parser: ArgumentParser) -> None:
 def _add_serve(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser = _add(commands, "serve", "edge_assistant.cli.serve:serve", "answer questions that arrive over MQTT", _SERVE)
     _add_model_options(parser)
-    parser.add_argument("--verbose", action="store_true", help="log every message and its time")
+    parser.add_argument("--verbose", action="store_true", help="log every message by its topic and size, and its time")
 
 
 def _add_ask(commands: _SubParsersAction[ArgumentParser]) -> None:

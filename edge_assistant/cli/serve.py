@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 
 def serve(args: Namespace) -> int:
-    """Serve until SIGTERM, which ends it cleanly, or Ctrl-C; the log goes to standard error."""
-    logging.basicConfig(
-        level=logging.DEBUG if args.verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s"
-    )
+    """Serve until SIGTERM or SIGHUP, which end it cleanly, or Ctrl-C; the log goes to standard error."""
+    level, time = (logging.DEBUG, "%(asctime)s ") if args.verbose else (logging.INFO, "")  # systemd has its own times
+    logging.basicConfig(level=level, format=f"{time}%(levelname)s %(name)s: %(message)s")
     settings, path = settings_and_model(args)
     with load_model(args, settings, path, named_adapters(args, settings)) as model:
         asyncio.run(_until_terminated(model, settings))
@@ -30,7 +29,9 @@ def serve(args: Namespace) -> int:
 
 async def _until_terminated(model: ChatModel, settings: Settings) -> None:
     service = asyncio.create_task(serve_mqtt(model, settings), name="serve")
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, service.cancel)
+    for sent in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(sent) is not signal.SIG_IGN:  # as nohup has it: it is to outlive its terminal
+            asyncio.get_running_loop().add_signal_handler(sent, service.cancel)
     try:
         await asyncio.wait([service])
     except asyncio.CancelledError:  # Ctrl-C: the service still says goodbye before its broker ends

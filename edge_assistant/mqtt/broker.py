@@ -107,8 +107,9 @@ class _Mosquitto:
 
     async def _start(self) -> Process:
         """Start it and wait until it listens. A session of its own keeps Ctrl-C from ending it before us."""
+        command = (*_ended_with_us(), self._program, "-c", str(self._config))
         process = await asyncio.create_subprocess_exec(
-            self._program, "-c", str(self._config), stderr=asyncio.subprocess.PIPE, start_new_session=True
+            *command, stderr=asyncio.subprocess.PIPE, start_new_session=True
         )
         listening = asyncio.create_task(self._listening(), name="mosquitto starts")
         ended = asyncio.create_task(process.wait(), name="mosquitto ends")
@@ -152,6 +153,15 @@ class _Mosquitto:
                         process = await self._start()
         finally:
             await _stop(process)
+
+
+def _ended_with_us() -> tuple[str, ...]:
+    """Return what stands before a command that the kernel is to end where we are killed and cannot.
+
+    A child that takes another user's rights, as Mosquitto does where root starts it, is out of reach again.
+    """
+    setpriv = shutil.which("setpriv")  # of util-linux; Python's own way, preexec_fn, may hang beside threads
+    return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
 
 
 async def _line(process: Process) -> bytes:

@@ -147,6 +147,7 @@ class Link:
             password=self._password,
             identifier=self._settings.client_id or f"edge-assistant-{self._topics.node}",
             protocol=self._protocol,
+            logger=log,  # each packet by its topic and size, never a password or a payload; theirs is silent
             keepalive=self._settings.keepalive_seconds,
             will=aiomqtt.Will(self._topics.state, OFFLINE, qos=1, retain=True),
             properties=properties,

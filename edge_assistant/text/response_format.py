@@ -30,7 +30,7 @@ def read_response_format(document: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in named.items():
         if key not in _NAMED or not isinstance(value, _NAMED[key]):
             raise ValueError(
-                f"response_format.json_schema has {key[:40]!r}, which is none of {', '.join(_NAMED)}, or of another type"
+                f"response_format.json_schema.{key[:40]!r} is none of {', '.join(_NAMED)}, or of another type"
             )
     return _bounded(named["schema"])
 

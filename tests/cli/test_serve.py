@@ -23,9 +23,15 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def server(tiny_bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def options() -> list[str]:
+    """Further options of the server."""
+    return []
+
+
+@pytest.fixture
+def server(options: list[str], tiny_bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     monkeypatch.setenv("EDGE_ASSISTANT_MQTT__PORT", "0")
-    command = [sys.executable, "-m", "edge_assistant.cli", "serve", "--model", str(tiny_bundle().path)]
+    command = [sys.executable, "-m", "edge_assistant.cli", "serve", "--model", str(tiny_bundle().path), *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()
@@ -50,7 +56,7 @@ def test_adapters_that_questions_may_name_are_those_of_the_settings_and_of_their
     assert named_adapters(args, Settings.load()) == {}
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_with_its_broker(server: subprocess.Popen[str], sent: signal.Signals, code: int) -> None:
     port = port_of(server)
     socket.create_connection(("127.0.0.1", port)).close()
@@ -60,3 +66,23 @@ def test_a_signal_ends_it_with_its_broker(server: subprocess.Popen[str], sent: s
     assert "Traceback" not in server.stderr.read()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("options", [["--verbose"]], ids=" ".join)
+def test_verbose_logs_every_message_and_its_time(server: subprocess.Popen[str]) -> None:
+    port_of(server)
+    assert server.stderr is not None
+    published = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} DEBUG edge_assistant.mqtt.link: Sending PUBLISH .*assistant/home/state"
+    server.terminate()  # which publishes that it is offline
+    assert any(re.match(published, line) for line in server.stderr)
+
+
+def test_a_server_that_is_to_outlive_its_terminal_does(tiny_bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_ASSISTANT_MQTT__PORT", "0")
+    command = ["nohup", sys.executable, "-m", "edge_assistant.cli", "serve", "--model", str(tiny_bundle().path)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        port = port_of(process)
+        process.send_signal(signal.SIGHUP)
+        socket.create_connection(("127.0.0.1", port)).close()
+        process.terminate()
+        assert process.wait(timeout=20) == 0

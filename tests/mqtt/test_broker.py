@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import aiomqtt
@@ -59,6 +62,37 @@ async def test_our_own_is_started_again_when_it_is_killed(service, person, scrip
     await online.wait(2)
     answer, _ = await (await person(online.address.port)).ask("hi")
     assert answer["text"] == "yes"
+
+
+HOLD_BROKER = """
+import asyncio, os
+from edge_assistant.config import MqttSettings
+from edge_assistant.mqtt import broker
+if os.geteuid() == 0:
+    broker._CONFIG += "user root\\n"  # one that becomes another user is out of the kernel's reach
+
+async def hold():
+    async with broker.open_broker(MqttSettings(broker="embedded", port=0)) as address:
+        print(address.port, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(hold())
+"""
+
+
+@needs_mosquitto
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed: sudo apt install util-linux")
+def test_our_own_does_not_outlive_us_when_we_are_killed():
+    with subprocess.Popen([sys.executable, "-c", HOLD_BROKER], stdout=subprocess.PIPE) as holder:
+        port = int(holder.stdout.readline())
+        (child,) = psutil.Process(holder.pid).children()
+        assert port in {line.laddr.port for line in child.net_connections()}
+        holder.kill()
+    try:
+        child.wait(timeout=20)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 @needs_mosquitto
