@@ -22,7 +22,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from edge_assistant.errors import ConfigFileError, InvalidValueError, SecretFileError, UnknownKeyError
@@ -60,11 +69,33 @@ def _topic(value: str) -> str:
     return value
 
 
+def _base(value: str) -> str:
+    if value.startswith("$") or value.split("/", maxsplit=1)[0] == "assistant":
+        msg = "a topic that is neither the broker's own ($...) nor the assistant's (assistant/...)"
+        raise ValueError(msg)
+    return _topic(value)
+
+
 def _level(value: str) -> str:
     if "/" in value:
         msg = "one level of a topic, without /"
         raise ValueError(msg)
     return _topic(value)
+
+
+def _place(value: str) -> str:
+    if not value.replace("_", " ").strip() or not value.isprintable() or any(mark in value for mark in "/+#"):
+        msg = "a name on one line, without / + and #"
+        raise ValueError(msg)
+    return value
+
+
+def _expanded(value: Path) -> Path:
+    try:
+        return value.expanduser()
+    except RuntimeError as error:
+        msg = "a path; nobody here is called as its ~ says"
+        raise ValueError(msg) from error
 
 
 def _name(value: str) -> str:
@@ -81,9 +112,10 @@ def _temperature(value: float) -> float:
     return value
 
 
-File = Annotated[Path, AfterValidator(Path.expanduser)]
+File = Annotated[Path, AfterValidator(_expanded)]
 Host = Annotated[str, AfterValidator(_host)]
-Topic = Annotated[str, AfterValidator(_topic)]
+Base = Annotated[str, AfterValidator(_base)]
+Place = Annotated[str, AfterValidator(_place)]
 Name = Annotated[str, AfterValidator(_name)]
 Level = Annotated[str, AfterValidator(_level)]
 Temperature = Annotated[float, AfterValidator(_temperature)]
@@ -206,10 +238,19 @@ class MqttSettings(Section):
         "edge-assistant-kitchen", "Name at the broker; unset makes one from the node.", "name"
     )
     keepalive_seconds: int = _key(30, "A silent connection counts as lost after 1.5 times this.", "s", ge=1, le=65535)
-    base: Topic = _key("home", "States are <base>/<area>/<device>/<property>.", "topic")
+    base: Base = _key("home", "States are <base>/<area>/<device>/<property>.", "topic")
     max_payload_bytes: int = _key(64 * KIB, "Longest message that is read; longer ones are refused.", "bytes", ge=1)
-    reconnect_min_seconds: float = _key(0.5, "First wait after the broker was lost; it doubles.", "s", gt=0)
-    reconnect_max_seconds: float = _key(30.0, "Longest wait between two attempts.", "s", gt=0)
+    reconnect_min_seconds: float = _key(0.5, "First wait after the broker was lost; it doubles.", "s", gt=0, le=86400)
+    reconnect_max_seconds: float = _key(30.0, "Longest wait between two attempts.", "s", gt=0, le=86400)
+
+    @field_validator("password_file", "key_file")
+    @classmethod
+    def _with_its_other_half(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        """Refuse what would silently not be used."""
+        other = {"password_file": "username", "key_file": "cert_file"}[str(info.field_name)]
+        if value is not None and info.data.get(other, "") is None:
+            raise ValueError(f"to stand beside mqtt.{other}, without which it is not used")
+        return value
 
 
 class DeviceSettings(Section):
@@ -225,7 +266,7 @@ class DeviceSettings(Section):
 class HomeSettings(Section):
     """The home's devices, for those that do not describe themselves on <base>/<area>/<device>/meta."""
 
-    devices: dict[str, dict[str, DeviceSettings]] = _key(
+    devices: dict[Place, dict[Place, DeviceSettings]] = _key(
         {}, 'A table each: [home.devices.kitchen."ceiling light"] with domain = "light".', "area -> device -> table"
     )
 
@@ -292,10 +333,8 @@ class Settings(BaseSettings):
 
     def origin(self, section: str, key: str) -> str:
         """Return where a value comes from: a variable's name, the file's path, or `default`."""
-        for variable, dotted in _variables().items():
-            if dotted == f"{section}.{key}":
-                return variable
-        return str(self._file) if key in self._in_file.get(section, {}) else "default"
+        in_file = str(self._file) if key in self._in_file.get(section, {}) else "default"
+        return _variable_of(section, key) or in_file
 
 
 def config_files() -> tuple[Path, ...]:
@@ -321,6 +360,8 @@ def read_secret(path: Path) -> str:
         secret = path.read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
         raise SecretFileError(path, error.strerror or str(error)) from error
+    except UnicodeDecodeError:
+        raise SecretFileError(path, "it is not UTF-8 text") from None  # the decoder's word would quote the secret
     if not secret:
         raise SecretFileError(path, "it is empty")
     return secret
@@ -382,6 +423,16 @@ def _variables() -> dict[str, str]:
     return {name: ".".join(name[len(ENV_PREFIX) :].lower().split("__")[:2]) for name in ours}
 
 
+def _variable_of(section: str, key: str | None) -> str | None:
+    """Return the variable that sets a key by itself or in its section's JSON, or the whole section; None for none."""
+    for variable, dotted in _variables().items():
+        if dotted == f"{section}.{key}":
+            return variable
+        if dotted == section and (key is None or key in json.loads(os.environ[variable])):
+            return variable
+    return None
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -415,16 +466,22 @@ def _nearest(key: str, known: list[str]) -> str | None:
 def _explain(error: ValidationError, path: Path | None) -> UnknownKeyError | InvalidValueError:
     """Turn pydantic's first finding into an error that names its source."""
     first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    section_key = ".".join(map(str, first["loc"][:2]))
-    source = next((name for name, dotted in _variables().items() if dotted == section_key), str(path))
+    loc = [str(part) for part in first["loc"] if part != "[key]"]  # pydantic's word for what is wrong with a name
+    key, section = ".".join(loc), loc[0]
+    source = _variable_of(section, loc[1] if len(loc) > 1 else None) or str(path or "the environment")
     if first["type"] == "extra_forbidden":
         table, _, _ = key.rpartition(".")
-        return UnknownKeyError(source, key, _nearest(key, [f"{table}.{name}" for name in DeviceSettings.model_fields]))
+        model = _model(section) if table == section else DeviceSettings
+        return UnknownKeyError(source, key, _nearest(key, [f"{table}.{name}" for name in model.model_fields]))
     if first["type"] == "missing":
         return InvalidValueError(source, key, None, "a value")
     expected = "a table" if first["type"] == "model_type" else first["msg"].removeprefix("Value error, ")
-    return InvalidValueError(source, key, first["input"], expected.removeprefix("Input should be "))
+    return InvalidValueError(source, key, _without_login(first["input"]), expected.removeprefix("Input should be "))
+
+
+def _without_login(value: Any) -> Any:
+    """Return a value as it may be shown: of an address with user and password the rest."""
+    return re.sub(r"[^/\s]*@", "***@", value) if isinstance(value, str) else value
 
 
 def _explain_json(error: SettingsError) -> InvalidValueError:

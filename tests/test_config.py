@@ -107,6 +107,16 @@ def test_template_with_every_key_uncommented_is_the_defaults(tmp_path: Path) -> 
             "at most 8",
         ),
         ("[engine\n", ConfigFileError, "not TOML"),
+        ('[model]\nadapter = "~nobody-is-called-so/x"', InvalidValueError, "expected: a path; nobody here is called"),
+        ('[mqtt]\nbase = "assistant/home"', InvalidValueError, "expected: a topic that is neither"),
+        ('[mqtt]\nbase = "$SYS"', InvalidValueError, "expected: a topic that is neither"),
+        ('[mqtt]\npassword_file = "x"', InvalidValueError, "expected: to stand beside mqtt.username"),
+        ('[mqtt]\nkey_file = "x"', InvalidValueError, "expected: to stand beside mqtt.cert_file"),
+        ("[mqtt]\nreconnect_min_seconds = inf", InvalidValueError, "mqtt.reconnect_min_seconds is inf"),
+        *(
+            (f"[home.devices.{names}]\ndomain = 'light'", InvalidValueError, "expected: a name on one line")
+            for names in ('hall."a/b"', '"a+".lamp', 'hall."#"', 'hall." _"', 'hall."a\\nb"')
+        ),
     ],
 )
 def test_a_mistake_in_the_file_names_file_key_and_mend(
@@ -126,6 +136,8 @@ def test_a_mistake_in_the_file_names_file_key_and_mend(
         ("EDGE_ASSISTANT_ENGIN__THREADS", "4", UnknownKeyError),
         ("EDGE_ASSISTANT_ENGINE__THREADS", "many", InvalidValueError),
         ("EDGE_ASSISTANT_ENGINE", "4", InvalidValueError),
+        ("EDGE_ASSISTANT_ENGINE", '{"threads": "many"}', InvalidValueError),
+        ("EDGE_ASSISTANT_ENGINE", '{"thread": 4}', UnknownKeyError),
         ("EDGE_ASSISTANT_MODEL__FOLDERS", "/models", InvalidValueError),
     ],
 )
@@ -135,6 +147,20 @@ def test_a_mistake_in_the_environment_names_the_variable(
     monkeypatch.setenv(name, value)
     with pytest.raises(error, match=f"^{name}: "):
         Settings.load()
+
+
+def test_a_section_from_the_environment_is_known_as_the_origin_of_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_ASSISTANT_ENGINE", '{"threads": 3}')
+    settings = Settings.load()
+    assert settings.engine.threads == 3
+    assert settings.origin("engine", "threads") == "EDGE_ASSISTANT_ENGINE"
+    assert settings.origin("engine", "queue") == "default"
+
+
+def test_the_login_of_a_wrong_address_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValueError, match=r"'mqtt://\*\*\*@host'") as raised:
+        Settings.load(write(tmp_path / "c.toml", '[mqtt]\nbroker = "mqtt://user:geheim@host"'))
+    assert "geheim" not in str(raised.value)
 
 
 @pytest.mark.parametrize("file", sorted(BOARDS.glob("*.toml")), ids=lambda file: file.stem)
@@ -193,6 +219,14 @@ def test_a_secret_that_others_may_reach_or_that_is_empty_is_refused(
     file = write(tmp_path / "password", text)
     file.chmod(mode)
     with pytest.raises(SecretFileError, match=said):
+        config.read_secret(file)
+
+
+def test_a_secret_that_is_no_text_is_named_and_not_quoted(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"\xfcber")
+    file.chmod(0o600)
+    with pytest.raises(SecretFileError, match=r"password: it is not UTF-8 text$"):
         config.read_secret(file)
 
 

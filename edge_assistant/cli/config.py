@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_assistant import config
+from edge_assistant.mqtt.tls import tls_context
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -17,10 +18,11 @@ def init(_args: Namespace) -> int:
 
 
 def check(args: Namespace) -> int:
-    """Read the settings, and the secrets they name."""
+    """Read the settings, and the secrets and certificates that they name."""
     settings = config.Settings.load(args.config)
     if settings.mqtt.password_file is not None:
         config.read_secret(settings.mqtt.password_file)
+    tls_context(settings.mqtt)
     print(f"{settings.source or 'the defaults'}: the settings hold")
     return 0
 

@@ -108,9 +108,7 @@ class _Mosquitto:
     async def _start(self) -> Process:
         """Start it and wait until it listens. A session of its own keeps Ctrl-C from ending it before us."""
         command = (*_ended_with_us(), self._program, "-c", str(self._config))
-        process = await asyncio.create_subprocess_exec(
-            *command, stderr=asyncio.subprocess.PIPE, start_new_session=True
-        )
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, start_new_session=True)
         listening = asyncio.create_task(self._listening(), name="mosquitto starts")
         ended = asyncio.create_task(process.wait(), name="mosquitto ends")
         try:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edge_assistant.errors import InvalidValueError
 from edge_assistant.home.kinds import kind_of
 from edge_assistant.home.registry import Device, Home, Value
 from edge_assistant.home.values import canonical_state, one_line, read_value
@@ -71,14 +70,12 @@ class HomeFeed:
     """Keeps a home up to date from the messages about it."""
 
     def __init__(self, settings: HomeSettings) -> None:
-        """List what the configuration lists; InvalidValueError where a name cannot be a topic's level."""
+        """List what the configuration lists."""
         self.home = Home()
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._watchers: dict[tuple[str, str], set[asyncio.Event]] = {}
         for area, devices in settings.devices.items():
             for name, told in devices.items():
-                _check_level(area, f"home.devices.{area}")
-                _check_level(name, f"home.devices.{area}.{name}")
                 entry = _Entry(area.replace(" ", "_"), name.replace(" ", "_"))
                 entry.configured = Meta(told.domain, told.device_class, told.floor, told.unit, aliases=told.aliases)
                 self._entries[shown(area), shown(name)] = entry
@@ -176,8 +173,3 @@ def _describe(entry: _Entry, payload: bytes) -> bool:
         log.warning("%s/%s: meta passed over: %s", entry.area, entry.device, error)
         return False
     return True
-
-
-def _check_level(name: str, key: str) -> None:
-    if not shown(name) or any(mark in name for mark in "/+#") or not name.isprintable():
-        raise InvalidValueError("the configuration", key, name, "a name without / + and #")

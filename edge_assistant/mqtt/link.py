@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 from collections.abc import AsyncIterator
 from random import SystemRandom
 from typing import TYPE_CHECKING
@@ -21,8 +20,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_assistant.config import read_secret
-from edge_assistant.errors import BrokerLoginError, InvalidValueError
+from edge_assistant.errors import BrokerLoginError
 from edge_assistant.mqtt.protocol import OFFLINE
+from edge_assistant.mqtt.tls import tls_context
 
 if TYPE_CHECKING:
     from edge_assistant.config import MqttSettings
@@ -39,6 +39,10 @@ _LOGIN_REFUSED = frozenset({0x85, 0x86, 0x87, 0x8A, 0x8C})
 """Client identifier not valid, bad user name or password, not authorized, banned, bad authentication method."""
 
 _UNSUPPORTED_VERSION = 0x84
+_NO_WORD = "Operation timed out"
+"""What aiomqtt says of a broker that took the connection and did not answer; the system's own words are others."""
+
+_ANSWER_SECONDS = 10.0
 _RETRY_SECONDS = 0.2
 _ACK_SECONDS = 5.0
 """How long a message waits for the broker's word; aiomqtt does not notice that the connection is gone meanwhile."""
@@ -56,7 +60,7 @@ class Link:
         self._topics = topics
         self._protocol = aiomqtt.ProtocolVersion.V5 if address.mqtt5 else aiomqtt.ProtocolVersion.V311
         self._password = read_secret(settings.password_file) if settings.password_file else None
-        self._tls = _tls_context(settings)
+        self._tls = tls_context(settings)
         self._client: aiomqtt.Client | None = None
         self._up = asyncio.Event()
 
@@ -78,18 +82,15 @@ class Link:
             BrokerLoginError: the broker refuses the login.
             aiomqtt.MqttError: there is no broker, or it went away.
         """
-        try:
-            async with self._new_client() as client:
-                self._client = client
-                self._up.set()
-                try:
-                    yield client
-                finally:
-                    self._client = None
-                    self._up.clear()
-        except MqttConnectError as error:
-            self._judge(error)
-            raise
+        async with contextlib.AsyncExitStack() as connection:
+            client = await self._connect(connection)
+            self._client = client
+            self._up.set()
+            try:
+                yield client
+            finally:
+                self._client = None
+                self._up.clear()
 
     async def publish(
         self, topic: str, payload: bytes, *, correlation: bytes | None = None, retain: bool = False
@@ -127,6 +128,20 @@ class Link:
                     reason = f"it may not read {topic}"
                     raise BrokerLoginError(str(self.address), self._settings.username, reason)
 
+    async def _connect(self, connection: contextlib.AsyncExitStack) -> aiomqtt.Client:
+        """Return a client whose connection ends with the stack; raises what `connected` does."""
+        client = self._new_client()
+        try:
+            return await connection.enter_async_context(client)
+        except MqttConnectError as error:
+            self._judge(error)
+            raise
+        except aiomqtt.MqttError as error:
+            if str(error) == _NO_WORD:
+                client._client.disconnect()  # noqa: SLF001 - else its socket stays, and the broker may answer it yet
+                self._ask_otherwise()
+            raise
+
     def _judge(self, error: MqttConnectError) -> None:
         """Tell a refused login from what may pass; a broker that does not know MQTT 5 is asked in 3.1.1 next."""
         code = error.rc.value if isinstance(error.rc, ReasonCode) else error.rc
@@ -134,6 +149,12 @@ class Link:
             raise BrokerLoginError(str(self.address), self._settings.username, str(error.rc)) from error
         if code == _UNSUPPORTED_VERSION:
             self._protocol = aiomqtt.ProtocolVersion.V311
+
+    def _ask_otherwise(self) -> None:
+        """Take the other version next: old brokers do not answer MQTT 5 at all, a busy one may answer neither."""
+        if self.address.mqtt5:
+            self._protocol = aiomqtt.ProtocolVersion.V311 if self.mqtt5 else aiomqtt.ProtocolVersion.V5
+            log.warning("%s does not answer: the next attempt is in MQTT %s", self.address, self._protocol.name)
 
     def _new_client(self) -> aiomqtt.Client:
         properties = None
@@ -149,6 +170,7 @@ class Link:
             protocol=self._protocol,
             logger=log,  # each packet by its topic and size, never a password or a payload; theirs is silent
             keepalive=self._settings.keepalive_seconds,
+            timeout=_ANSWER_SECONDS,
             will=aiomqtt.Will(self._topics.state, OFFLINE, qos=1, retain=True),
             properties=properties,
             tls_context=self._tls,
@@ -175,23 +197,3 @@ class Backoff:
     def reset(self) -> None:
         """Forget the failures: a connection has lasted."""
         self._failures = 0
-
-
-def _tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    if settings.ca_file is None and settings.cert_file is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except OSError as error:
-        raise InvalidValueError(
-            "the configuration", "mqtt.ca_file", str(settings.ca_file), f"a CA ({error})"
-        ) from error
-    if settings.cert_file is not None:
-        try:
-            context.load_cert_chain(settings.cert_file, settings.key_file)
-        except OSError as error:
-            value = str(settings.cert_file)
-            raise InvalidValueError(
-                "the configuration", "mqtt.cert_file", value, f"our certificate ({error})"
-            ) from error
-    return context

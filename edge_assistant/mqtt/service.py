@@ -27,7 +27,7 @@ async def serve(model: LanguageModel, settings: Settings, on_online: Callable[[A
     Raises:
         BrokerLoginError: the broker refuses the login.
         BrokerUnreachableError: a broker of our own does not start.
-        ConfigError: a secret, a certificate or a device's name cannot be used.
+        ConfigError: a secret or a certificate cannot be used.
     """
     topics = Topics(settings.assistant.node, settings.mqtt.base)
     feed = HomeFeed(settings.home)

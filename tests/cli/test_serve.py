@@ -29,7 +29,9 @@ def options() -> list[str]:
 
 
 @pytest.fixture
-def server(options: list[str], tiny_bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def server(
+    options: list[str], tiny_bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[subprocess.Popen[str]]:
     monkeypatch.setenv("EDGE_ASSISTANT_MQTT__PORT", "0")
     command = [sys.executable, "-m", "edge_assistant.cli", "serve", "--model", str(tiny_bundle().path), *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -72,7 +74,9 @@ def test_a_signal_ends_it_with_its_broker(server: subprocess.Popen[str], sent: s
 def test_verbose_logs_every_message_and_its_time(server: subprocess.Popen[str]) -> None:
     port_of(server)
     assert server.stderr is not None
-    published = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} DEBUG edge_assistant.mqtt.link: Sending PUBLISH .*assistant/home/state"
+    published = (
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} DEBUG edge_assistant.mqtt.link: Sending PUBLISH .*assistant/home/state"
+    )
     server.terminate()  # which publishes that it is offline
     assert any(re.match(published, line) for line in server.stderr)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_assistant.config import HomeSettings
-from edge_assistant.errors import InvalidValueError
 from edge_assistant.home.registry import describe
 from edge_assistant.mqtt import feed as feed_module
 from edge_assistant.mqtt.feed import HomeFeed
@@ -101,12 +99,6 @@ def test_what_is_kept_is_bounded(monkeypatch):
     monkeypatch.setattr(feed_module, "MAX_PROPERTIES", 2)
     feed = fed(*((f"hall/lamp{n}/p{m}", "1") for n in range(5) for m in range(4)))
     assert [list(device.properties) for device in feed.home] == [["p0", "p1"]] * 3
-
-
-@pytest.mark.parametrize("name", ["a/b", "a+", "#", " ", "a\nb"])
-def test_a_configured_name_that_no_topic_can_have_is_refused(name):
-    with pytest.raises(InvalidValueError, match=r"home\.devices\.hall"):
-        fed(hall={name: {"domain": "light"}})
 
 
 def test_whoever_watches_a_device_hears_of_it_alone():

@@ -10,12 +10,14 @@ import ssl
 import subprocess
 
 import aiomqtt
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_assistant.config import MqttSettings
 from edge_assistant.errors import BrokerLoginError, InvalidValueError, SecretFileError
+from edge_assistant.mqtt import link as link_module
 from edge_assistant.mqtt.broker import Address
 from edge_assistant.mqtt.link import Backoff, Link
 from edge_assistant.mqtt.topics import Topics
@@ -121,6 +123,42 @@ async def test_a_broker_that_does_not_know_mqtt_5_is_asked_in_3_1_1():
             assert link.is_up
             assert not link.mqtt5
         assert not link.is_up
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+async def test_a_broker_that_does_not_answer_in_mqtt_5_is_asked_in_3_1_1_and_then_again_in_5(hangs_up, monkeypatch):
+    monkeypatch.setattr(link_module, "_ANSWER_SECONDS", 0.2)
+    answered = []
+
+    def old_broker(kind, body):
+        if kind == CONNECT and body[6] not in answered:
+            return None if hangs_up else b""
+        return bytes([0x20, 2, 0, 0]) if kind == CONNECT else b""
+
+    async with pretending(old_broker) as address:
+        link = Link(MqttSettings(broker=address.host), address, Topics("home", "home"))
+        open_files = len(psutil.Process().net_connections())
+        for mqtt5 in (True, False, True):
+            assert link.mqtt5 is mqtt5
+            with pytest.raises(aiomqtt.MqttError, match="timed out"):
+                async with link.connected():
+                    pass
+        answered.append(4)
+        async with link.connected():
+            assert not link.mqtt5
+        await asyncio.sleep(0)
+        assert len(psutil.Process().net_connections()) <= open_files + 1  # what `pretending` has of the last
+
+
+async def test_where_there_is_no_broker_the_next_attempt_is_in_mqtt_5_again(mosquitto):
+    broker = mosquitto()
+    broker.kill()
+    address = Address("127.0.0.1", broker.port)
+    link = Link(MqttSettings(broker=address.host), address, Topics("home", "home"))
+    with pytest.raises(aiomqtt.MqttError):
+        async with link.connected():
+            pass
+    assert link.mqtt5
 
 
 async def test_a_topic_that_the_broker_does_not_let_us_read_is_named():
