@@ -43,6 +43,9 @@ class _Entry:
     announced: Meta | None = None
     properties: dict[str, Value] = field(default_factory=dict)
     listed_as: tuple[str, str] | None = None
+    """Its area and name in the home, None where it is not listed."""
+    waits_for: tuple[str, str] | None = None
+    """Those that it would have, where another device has them."""
 
     @property
     def meta(self) -> Meta:
@@ -136,22 +139,29 @@ class HomeFeed:
         return value != ""
 
     def _list(self, entry: _Entry) -> None:
+        """Show the home what is known of a device, unless another one has its name."""
         device = entry.as_device()
         key = device.area, device.name
         if key != entry.listed_as:
-            if self.home.get(*key) is not None:
-                log.warning("%s/%s: another device is called %s in %s too", entry.area, entry.device, key[1], key[0])
-                return
             self._unlist(entry)
+            if self.home.get(*key) is not None:
+                if key != entry.waits_for:
+                    log.warning("%s/%s: another device is called %s in %s too", entry.area, entry.device, *key[::-1])
+                entry.waits_for = key
+                return
         self.home.put(device)
-        entry.listed_as = key
+        entry.listed_as, entry.waits_for = key, None
         for changed in self._watchers.get(key, ()):
             changed.set()
 
     def _unlist(self, entry: _Entry) -> None:
-        if entry.listed_as is not None:
-            self.home.remove(*entry.listed_as)
-            entry.listed_as = None
+        """Take a device out of the home; one that waits for its name gets it."""
+        freed, entry.listed_as = entry.listed_as, None
+        if freed is not None:
+            self.home.remove(*freed)
+            heir = next((other for other in self._entries.values() if other.waits_for == freed), None)
+            if heir:
+                self._list(heir)
 
 
 def shown(level: str) -> str:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_assistant.config import HomeSettings
-from edge_assistant.home.registry import describe
+from edge_assistant.home.registry import as_words, describe
+from edge_assistant.home.values import read_value
 from edge_assistant.mqtt import feed as feed_module
 from edge_assistant.mqtt.feed import HomeFeed
 from edge_assistant.mqtt.topics import Topics
@@ -92,6 +93,32 @@ def test_a_renamed_device_is_listed_once():
 def test_of_two_devices_of_one_name_the_first_stays():
     feed = fed(("hall/a/meta", meta("light", name="lamp")), ("hall/b/meta", meta("lock", name="lamp")))
     assert [device.domain for device in feed.home] == ["light"]
+
+
+def test_a_device_that_takes_the_name_of_another_is_not_listed_by_its_old_one_until_the_other_goes(caplog):
+    messages = [
+        ("hall/a/meta", meta("light", name="lamp")),
+        ("hall/b/meta", meta("light", name="torch")),
+        ("hall/b/state", "on"),
+        ("hall/b/meta", meta("light", name="lamp")),
+        ("hall/b/state", "off"),
+    ]
+    assert describe(fed(*messages).home) == "hall:\n- light: lamp"
+    assert len(caplog.records) == 1
+    feed = fed(*messages, ("hall/a/meta", ""))
+    assert describe(feed.home) == "hall:\n- light: lamp, off"
+    assert feed.command_topic(feed.home.get("hall", "lamp"), "state").device == "b"
+
+
+@given(st.lists(MESSAGES, max_size=12))
+def test_every_device_has_what_it_reported_last(messages):
+    said = [(f"{place}{name}".replace("_", " "), payload) for place, name, payload in messages]
+    last = {topic: as_words(read_value(payload)) for topic, payload in said if 0 < len(payload) <= 1024}
+    feed = fed(*((place + name, payload) for place, name, payload in messages))
+    for device in feed.home:
+        for name, value in device.properties.items():
+            topic = feed.command_topic(device, name)
+            assert as_words(value) == last[f"{topic.area}/{topic.device}/{name}".replace("_", " ")]
 
 
 def test_what_is_kept_is_bounded(monkeypatch):
