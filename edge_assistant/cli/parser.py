@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from edge_assistant import __version__
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
+    from collections.abc import Callable
 
 _EPILOG = """\
 examples:
@@ -130,6 +131,17 @@ def _add(
     return parser
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number from `least` on."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or int(text) < least:
+            raise ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+        return int(text)
+
+    return read
+
+
 def _add_config_option(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--config",
@@ -227,9 +239,12 @@ def _add_bench(commands: _SubParsersAction[ArgumentParser]) -> None:
     )
     _add_model_options(parser)
     parser.add_argument(
-        "--prompt-tokens", type=int, default=128, metavar="N", help="length of the prompt (%(default)s)"
+        "--prompt-tokens", type=_at_least(1), default=128, metavar="N", help="length of the prompt (%(default)s)"
     )
-    parser.add_argument("--new-tokens", type=int, default=64, metavar="N", help="tokens to generate (%(default)s)")
+    # The first comes with the prompt: a speed takes a second one.
+    parser.add_argument(
+        "--new-tokens", type=_at_least(2), default=64, metavar="N", help="tokens to generate (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -82,14 +82,15 @@ def find_prepacked(folder: Path, fingerprint: Fingerprint, seen: Path | None) ->
 
 
 def write_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path, fingerprint: Fingerprint) -> None:
-    """Write the folder, in place of all that were written for this model before.
+    """Write the folder, in place of all that were written for this model before; those stay until it is whole.
 
     Raises:
         PrepackedError: The disk cannot take it, or the packed weights do not answer like the bundle's own.
     """
+    for left in folder.parent.glob("*.partial"):  # by one that was killed
+        shutil.rmtree(left, ignore_errors=True)
     _check_space(bundle, folder)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(folder.parent, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         save_prepacked(bundle, settings, partial)
@@ -99,6 +100,9 @@ def write_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path, fing
         (partial / _RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
         for name in (GRAPH_FILE, WEIGHTS_FILE, _RECORD):
             _flush(partial / name)
+        for old in folder.parent.iterdir():
+            if old != partial:
+                shutil.rmtree(old, ignore_errors=True)
         partial.rename(folder)
     except OSError as error:
         raise PrepackedError(folder, error.strerror or str(error)) from error

@@ -11,6 +11,7 @@ What is no description of the device (domain, device_class, floor, unit, aliases
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def read_home(path: Path) -> Home:
         raise HomeFileError(path, "", error.strerror or str(error)) from error
     except (yaml.YAMLError, ValueError) as error:
         raise HomeFileError(path, "", f"neither YAML nor JSON: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise HomeFileError(path, "", "it is nested too deep to be a home") from error
     home = Home()
     for area, devices in _table(path, "", areas or {}).items():
         for name, description in _table(path, area, devices).items():
@@ -86,6 +89,6 @@ def _text(path: Path, key: str, value: Any) -> str:
 def _value(path: Path, key: str, value: Any) -> Value:
     if isinstance(value, str):
         return read_value(value)
-    if isinstance(value, (bool, int, float)):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise HomeFileError(path, key, f"has to be a word, a number or on/off, not {value!r}")

@@ -178,6 +178,20 @@ def test_bench_measures_speeds_memory_and_the_roofline(bundle: Path, capsys: pyt
     assert result["ceiling_tokens_per_s"] == pytest.approx(result["read_bytes_per_s"] / read, rel=0.01)
 
 
+@pytest.mark.parametrize("option", ["--prompt-tokens=0", "--prompt-tokens=-3", "--new-tokens=1", "--new-tokens=many"])
+def test_bench_refuses_what_has_no_speed(bundle: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", "--model", str(bundle), option])
+    assert ended.value.code == cli.USAGE
+    assert "is no whole number from" in capsys.readouterr().err
+
+
+def test_bench_measures_two_tokens(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "--model", str(bundle), "--prompt-tokens", "1", "--new-tokens", "2", "--json"]
+    assert cli.main(words) == cli.OK
+    assert json.loads(capsys.readouterr().out)["decode_tokens_per_s"] > 0
+
+
 def test_bench_prints_a_line_for_each_operator(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--model", str(bundle), "--prompt-tokens", "20", "--new-tokens", "5"]) == cli.OK
     lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())

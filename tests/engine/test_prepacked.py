@@ -153,10 +153,17 @@ def test_what_does_not_answer_alike_gets_no_name(tiny_bundle, tmp_path, monkeypa
         for name in ("model.onnx", "model.onnx.data"):
             shutil.copy(tiny_bundle(bits=8).path / name, folder)
 
+    bundle = tiny_bundle(bits=4)
     monkeypatch.setattr(prepacked, "save_prepacked", spoiled)
     with pytest.raises(PrepackedError, match="do not answer like"):
-        written(tiny_bundle(bits=4), tmp_path)
+        written(bundle, tmp_path)
     assert not list(tmp_path.rglob("model.onnx*"))
+    monkeypatch.undo()
+    whole = written(bundle, tmp_path)
+    monkeypatch.setattr(prepacked, "save_prepacked", spoiled)
+    with pytest.raises(PrepackedError, match="do not answer like"):
+        written(bundle, tmp_path)
+    assert find_prepacked(whole, fingerprint_of(bundle), None) == whole  # what was there before still is
 
 
 @pytest.mark.parametrize("model", ["home-mini-moe", None], ids=["crashes", "answers wrongly"])
@@ -186,7 +193,10 @@ def test_what_cannot_be_loaded_gets_no_name_either(tiny_bundle, tmp_path, monkey
 def test_a_disk_that_is_too_full_is_said_before_anything_is_removed(tiny_bundle, tmp_path, monkeypatch):
     bundle = tiny_bundle(bits=4)
     folder = written(bundle, tmp_path)
+    killed = folder.with_name("another.7.partial")
+    killed.mkdir()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
     with pytest.raises(PrepackedError, match="and 1 are free"):
         written(bundle, tmp_path)
     assert find_prepacked(folder, fingerprint_of(bundle), None) == folder
+    assert not killed.exists()  # half a folder is only in the way

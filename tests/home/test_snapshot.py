@@ -53,6 +53,8 @@ def test_an_empty_file_is_an_empty_home(tmp_path):
         ("- kitchen", r"has to be a table of names"),
         ("on: {lamp: {domain: light}}", r"True is no name; put it in quotes"),
         ("kitchen: [", r"neither YAML nor JSON"),
+        ("[" * 3000, r"nested too deep"),
+        ("kitchen: {lamp: {domain: light, brightness: .nan}}", r"kitchen\.lamp\.brightness: .* not nan"),
     ],
 )
 def test_a_fault_is_named_with_its_file_and_place(tmp_path, text, words):
