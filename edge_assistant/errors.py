@@ -56,6 +56,7 @@
     │   ├── BrokerLoginError   (PermissionError)
     │   ├── BrokerUnreachableError (ConnectionError)
     │   └── RequestError       (ValueError)          an `ask` that cannot be answered; carries a code
+    ├── PackageMissingError (ImportError)            a command whose packages are not installed
     ├── DemoError                                    the demonstration did not come about
     └── ExportError            (ValueError)          the workstation's side
         ├── CheckpointError                          a checkpoint that is missing, truncated or misshapen
@@ -408,6 +409,16 @@ class EngineClosedError(EngineError):
 
     def __init__(self) -> None:
         super().__init__("the engine is closed: load it again")
+
+
+class PackageMissingError(EdgeAssistantError, ImportError):
+    """A command needs a package that is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        """`extra` is the one of this distribution that brings it."""
+        super().__init__(
+            f"the package {package} is not installed: in the clone, run `pip install --editable '.[{extra}]'`"
+        )
 
 
 class DemoError(EdgeAssistantError):

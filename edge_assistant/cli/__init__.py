@@ -12,7 +12,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 from edge_assistant.cli.parser import build_parser
-from edge_assistant.errors import ConfigError, EdgeAssistantError
+from edge_assistant.errors import ConfigError, EdgeAssistantError, PackageMissingError
+
+_EXTRAS = {"aiomqtt": "mqtt", "paho": "mqtt"}
+"""Packages that not every command needs, and the extra that brings each."""
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -20,10 +23,8 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; return the exit code that `--help` documents."""
     args = build_parser().parse_args(argv)
-    module, function = args.run.split(":")
-    run: Callable[..., int] = getattr(importlib.import_module(module), function)
     try:
-        code = run(args)
+        code = _command(args.run)(args)
         sys.stdout.flush()  # here, where a reader that has gone is no error, and not when the interpreter ends
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -34,3 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"edge-assistant: error: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else FAILED
     return code
+
+
+def _command(name: str) -> Callable[..., int]:
+    """Return the function that `module:function` names; PackageMissingError where an extra is not installed."""
+    module, function = name.split(":")
+    try:
+        run: Callable[..., int] = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        raise PackageMissingError(error.name, _EXTRAS[error.name]) from error
+    return run

@@ -53,9 +53,14 @@ def load_model(
 
 
 def adapter_file(args: Namespace, settings: Settings) -> Path | None:
-    """Return the adapter that `--adapter` names; that of the settings belongs to the model of the settings."""
+    """Return the adapter that `--adapter` names, by its file or as the settings call it, else that of the settings.
+
+    What the settings say belongs to the model of the settings.
+    """
     named: Path | None = args.adapter
-    return named or (None if args.model else settings.model.adapter)
+    if named is None:
+        return None if args.model else settings.model.adapter
+    return named_adapters(args, settings).get(str(named), named)
 
 
 def named_adapters(args: Namespace, settings: Settings) -> Mapping[str, Path]:

@@ -162,7 +162,8 @@ def _add_model_options(parser: ArgumentParser) -> None:
         "--adapter",
         type=Path,
         metavar="FILE",
-        help="a LoRA adapter for that bundle (default: the setting model.adapter, unless --model names another)",
+        help="a LoRA adapter for that bundle: its file, or its name in the setting model.adapters, which like the "
+        "default, model.adapter, is not looked at where --model names a bundle",
     )
 
 

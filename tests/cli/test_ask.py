@@ -213,6 +213,10 @@ def test_an_adapter_is_that_of_the_option_else_of_the_settings_that_name_the_mod
     monkeypatch.setenv("EDGE_ASSISTANT_MODEL__NAME", str(talker))
     monkeypatch.setenv("EDGE_ASSISTANT_MODEL__ADAPTER", files[0])
     assert [answer(), answer("--adapter", files[1]), answer(*named)] == [tuned[0], tuned[1], without]
+    monkeypatch.setenv("EDGE_ASSISTANT_MODEL__ADAPTERS", json.dumps({"kitchen": files[1]}))
+    assert answer("--adapter", "kitchen") == tuned[1]
+    assert cli.main(["ask", *named, "--adapter", "kitchen", "is the light on?"]) == cli.FAILED
+    assert "kitchen is no adapter that can be read" in capsys.readouterr().err
 
 
 def test_an_adapter_of_another_bundle_is_an_error(

@@ -103,6 +103,17 @@ def test_a_model_that_is_not_there_is_exit_code_1_and_says_where_it_was_looked_f
     assert str(config.state_directory() / "models" / "no-such-model") in said
 
 
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_an_extra_that_is_not_installed_is_named(command: str) -> None:
+    script = (
+        "import sys; sys.modules['aiomqtt'] = None; from edge_assistant.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    asked = subprocess.run([sys.executable, "-c", script, command], capture_output=True, text=True, check=False)
+    assert asked.returncode == cli.FAILED
+    assert asked.stderr.startswith("edge-assistant: error: the package aiomqtt is not installed")
+    assert asked.stderr.endswith("`pip install --editable '.[mqtt]'`\n")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_closed_pipe_is_no_error(unbuffered: str) -> None:
     reader, writer = os.pipe()
