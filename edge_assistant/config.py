@@ -59,6 +59,9 @@ def _host(value: str) -> str:
     if not value or any(mark in value for mark in "/@ "):
         msg = "a host name or address alone; user and password have keys of their own"
         raise ValueError(msg)
+    if re.fullmatch(r"[^:]*:\d*", value):
+        msg = "a host name or address alone; the port is mqtt.port"
+        raise ValueError(msg)
     return value
 
 
@@ -242,6 +245,13 @@ class MqttSettings(Section):
     max_payload_bytes: int = _key(64 * KIB, "Longest message that is read; longer ones are refused.", "bytes", ge=1)
     reconnect_min_seconds: float = _key(0.5, "First wait after the broker was lost; it doubles.", "s", gt=0, le=86400)
     reconnect_max_seconds: float = _key(30.0, "Longest wait between two attempts.", "s", gt=0, le=86400)
+
+    @field_validator("port")
+    @classmethod
+    def _known(cls, value: int, info: ValidationInfo) -> int:
+        if value == 0 and info.data.get("broker") != "embedded":
+            raise ValueError("the port of the broker: 0 is for an embedded one")
+        return value
 
     @field_validator("password_file", "key_file")
     @classmethod

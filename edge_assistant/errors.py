@@ -34,6 +34,7 @@
     │   ├── TuningError        (ValueError)          a measurement that is broken, or of another machine or model
     │   ├── DraftError         (ValueError)          a draft model of another vocabulary
     │   ├── PrepackedError     (ValueError)          prepacked weights that are broken, or cannot be made
+    │   ├── LoadMeasureError                         a load whose memory could not be measured
     │   ├── EngineBusyError                          too many requests wait; says when to ask again
     │   ├── DeadlineError      (TimeoutError)        an answer that had not begun in time
     │   └── EngineClosedError
@@ -385,6 +386,14 @@ class DraftError(EngineError, ValueError):
             f"{draft} cannot be the draft of {model}: their vocabularies differ ({sizes[1]} and {sizes[0]} tokens, or "
             f"other ones). Name one that was made with the same tokenizer in engine.draft, or none"
         )
+
+
+class LoadMeasureError(EngineError):
+    """What loading a bundle takes could not be measured: the process that was to load it has not done so."""
+
+    def __init__(self, bundle: str, problem: str) -> None:
+        """`bundle` is its name, `problem` why it was not loaded."""
+        super().__init__(f"the memory that loading {bundle} takes cannot be measured: {problem}")
 
 
 class EngineBusyError(EngineError):

@@ -110,6 +110,8 @@ def test_template_with_every_key_uncommented_is_the_defaults(tmp_path: Path) -> 
         ('[model]\nadapter = "~nobody-is-called-so/x"', InvalidValueError, "expected: a path; nobody here is called"),
         ('[mqtt]\nbase = "assistant/home"', InvalidValueError, "expected: a topic that is neither"),
         ('[mqtt]\nbase = "$SYS"', InvalidValueError, "expected: a topic that is neither"),
+        ('[mqtt]\nbroker = "localhost:1884"', InvalidValueError, "the port is mqtt.port"),
+        ('[mqtt]\nbroker = "localhost"\nport = 0', InvalidValueError, "mqtt.port is 0, expected: the port of the"),
         ('[mqtt]\npassword_file = "x"', InvalidValueError, "expected: to stand beside mqtt.username"),
         ('[mqtt]\nkey_file = "x"', InvalidValueError, "expected: to stand beside mqtt.cert_file"),
         ("[mqtt]\nreconnect_min_seconds = inf", InvalidValueError, "mqtt.reconnect_min_seconds is inf"),

@@ -83,7 +83,7 @@ def _facts(manifest: AnyManifest, settings: EngineSettings) -> dict[str, str]:
             "layout": manifest.source.layout,
             "layers": f"{shape.n_layers} of {shape.hidden_size}, {shape.n_heads} heads over {shape.n_kv_heads}",
             "vocabulary": f"{shape.vocab_size} tokens, instruct format {manifest.instruct or 'none'}",
-            "weights": f"{stored.bits} bit in blocks of {stored.block_size}",
+            "weights": f"{stored.bits} bit" + (f" in blocks of {stored.block_size}" if stored.block_size else ""),
             **({} if stored.dtype == "float32" else {"computes": f"in {stored.dtype}"}),
             **({"8 bit": ", ".join(stored.eight_bits)} if stored.eight_bits else {}),
             **({"block 32": ", ".join(stored.small_blocks)} if stored.small_blocks else {}),

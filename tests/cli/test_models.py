@@ -146,6 +146,8 @@ def test_inspect_names_the_matrices_that_are_stored_better(tiny_bundle, capsys: 
     assert "weights:    4 bit in blocks of 64\n" in out
     assert "8 bit:      embedding, lm_head\n" in out
     assert "block 32:   layers.0.o\n" in out
+    assert cli.main(["models", "inspect", str(tiny_bundle().path)]) == cli.OK
+    assert "weights:    32 bit\n" in capsys.readouterr().out
 
 
 def test_inspect_names_the_adapters_that_a_graph_takes(tiny_bundle, capsys: pytest.CaptureFixture[str]) -> None:

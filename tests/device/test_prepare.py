@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from edge_assistant.bundle import Bundle
 from edge_assistant.config import EngineSettings, Settings
+from edge_assistant.device import loaded as loaded_module
 from edge_assistant.device import prepare as module
 from edge_assistant.device.bench import bench
 from edge_assistant.device.cpu import Cpu, this_cpu
@@ -18,6 +21,7 @@ from edge_assistant.device.memory import resident
 from edge_assistant.device.prepare import float32_warning, prepare, thread_counts, tune, warm
 from edge_assistant.engine.prepacked import prepacked_folder
 from edge_assistant.engine.tuning import Fingerprint, Tuning, read_tuning, save_tuning, tuning_path
+from edge_assistant.errors import LoadMeasureError
 from edge_assistant.text.chat import ChatModel
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -178,3 +182,17 @@ def test_whatever_answers_loads_them(bundle, tmp_path, caplog):
     caplog.clear()
     bench(bundle, module.Prepared(settings, tmp_path), 8, 4)
     assert f"{tmp_path / 'model.onnx'} on CPUExecutionProvider is not used" in caplog.text
+
+
+def test_a_load_that_does_not_come_about_is_named(bundle, tmp_path, monkeypatch):
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(LoadMeasureError, match="loading home-mini takes .* does not fit its manifest"):
+        loaded(Bundle(tmp_path, bundle.manifest), EngineSettings(threads=1), None)
+    monkeypatch.setattr(loaded_module, "_load", killed)
+    with pytest.raises(LoadMeasureError, match="for want of memory"):
+        loaded(bundle, EngineSettings(threads=1), None)
+
+
+def killed(*_: object) -> None:
+    """End as the system ends a process for which it has no memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
