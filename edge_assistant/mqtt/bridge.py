@@ -32,6 +32,8 @@ _MAX_ERRORS = 64
 """Errors that may wait to be sent."""
 
 _GOODBYE_SECONDS = 2.0
+_RETAINED_SECONDS = 10.0
+"""By then a broker has sent what it retains of the home; none says when that is all."""
 
 log = logging.getLogger(__name__)
 
@@ -87,23 +89,27 @@ class Bridge:
             await _cancelled(self._errors)
 
     async def _serve(self, client: aiomqtt.Client, on_online: Callable[[], None] | None) -> None:
+        self._feed.listen_anew()
         await self._link.subscribe(client)
         await self._link.publish(self._topics.state, ONLINE, retain=True)
         log.info("answering %s at %s", self._topics.ask, self._link.address)
         if on_online:
             on_online()
+        heard_all = asyncio.get_running_loop().call_later(_RETAINED_SECONDS, self._feed.forget_unheard)
         try:
             async for message in client.messages:
                 self._receive(message)
         except asyncio.CancelledError:
             await self._say_goodbye()
             raise
+        finally:
+            heard_all.cancel()
 
     def _receive(self, message: aiomqtt.Message) -> None:
         topic = str(message.topic)
         home_topic = self._topics.parse_home(topic)
         if home_topic is not None:
-            self._feed.receive(home_topic, message.payload)
+            self._feed.receive(home_topic, message.payload, retained=message.retain)
         elif topic == self._topics.ask:
             if message.retain:
                 log.warning("a retained message on %s is no question: clear it with an empty one", topic)

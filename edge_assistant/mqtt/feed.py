@@ -42,6 +42,8 @@ class _Entry:
     configured: Meta | None = None
     announced: Meta | None = None
     properties: dict[str, Value] = field(default_factory=dict)
+    heard: bool = True
+    """Whether its description has arrived since the last `listen_anew`."""
     listed_as: tuple[str, str] | None = None
     """Its area and name in the home, None where it is not listed."""
     waits_for: tuple[str, str] | None = None
@@ -77,6 +79,7 @@ class HomeFeed:
         self.home = Home()
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._watchers: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._broker_remembers = False
         for area, devices in settings.devices.items():
             for name, told in devices.items():
                 entry = _Entry(area.replace(" ", "_"), name.replace(" ", "_"))
@@ -84,8 +87,24 @@ class HomeFeed:
                 self._entries[shown(area), shown(name)] = entry
                 self._list(entry)
 
-    def receive(self, topic: HomeTopic, payload: bytes) -> None:
-        """Take in one message. One that cannot be read is passed over and logged."""
+    def listen_anew(self) -> None:
+        """Begin to note which descriptions arrive: a new connection gets all that the broker has retained."""
+        self._broker_remembers = False
+        for entry in self._entries.values():
+            entry.heard = False
+
+    def forget_unheard(self) -> None:
+        """Remove the devices whose description the broker no longer has: they were removed while we were away.
+
+        A broker that has retained none has lost them all, as one that keeps nothing on disk does when it restarts:
+        that says nothing of the home, and all stays as it was.
+        """
+        if self._broker_remembers:
+            for entry in [entry for entry in self._entries.values() if entry.announced and not entry.heard]:
+                self.receive(HomeTopic(entry.area, entry.device, META), b"")
+
+    def receive(self, topic: HomeTopic, payload: bytes, *, retained: bool = False) -> None:
+        """Take in one message, or what the broker has `retained` of it; one that cannot be read is logged at most."""
         if not (topic.area.isprintable() and topic.device.isprintable() and topic.property_name.isprintable()):
             return
         key = shown(topic.area), shown(topic.device)
@@ -95,6 +114,9 @@ class HomeFeed:
                 return
             entry = _Entry(topic.area, topic.device)
         entry.area, entry.device = topic.area, topic.device
+        if topic.property_name == META:
+            entry.heard = True
+            self._broker_remembers |= retained
         if not self._taken_in(entry, topic, payload):
             return
         if entry.properties or entry.announced or entry.configured:

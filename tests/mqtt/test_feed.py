@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +66,17 @@ def test_an_empty_description_removes_the_device_and_an_empty_state_the_state():
     lamp = ("hall/lamp/meta", meta("light"))
     assert describe(fed(lamp, ("hall/lamp/state", "on"), ("hall/lamp/state", "")).home) == "hall:\n- light: lamp"
     assert len(fed(lamp, ("hall/lamp/state", "on"), ("hall/lamp/meta", "")).home) == 0
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_device_that_was_removed_while_we_were_away_goes_unless_the_broker_has_forgotten_all(remembers):
+    lamp, fan = (("hall/lamp/meta", meta("light")), ("hall/fan/meta", meta("fan")))
+    feed = fed(lamp, ("hall/lamp/state", "on"), fan, ("hall/scale/state", "7"), porch={"gate": {"domain": "cover"}})
+    feed.listen_anew()
+    feed.receive(TOPICS.parse_home(f"home/{fan[0]}"), fan[1].encode(), retained=remembers)
+    feed.forget_unheard()
+    names = [device.name for device in feed.home]
+    assert names == (["gate", "fan", "scale"] if remembers else ["gate", "lamp", "fan", "scale"])
 
 
 def test_the_configuration_describes_and_a_message_goes_before_it():

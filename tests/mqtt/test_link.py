@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from edge_assistant.config import MqttSettings
 from edge_assistant.errors import BrokerLoginError, InvalidValueError, SecretFileError
+from edge_assistant.mqtt import bridge as bridge_module
 from edge_assistant.mqtt import link as link_module
 from edge_assistant.mqtt.broker import Address
 from edge_assistant.mqtt.link import Backoff, Link
@@ -84,6 +85,31 @@ async def test_a_lost_node_is_offline_by_its_will(mosquitto, settings, service, 
     assert (await someone.hear("assistant/home/state")).payload == b"online"
     await person(broker.port, identifier="node")
     assert (await someone.hear("assistant/home/state")).payload == b"offline"
+
+
+async def test_a_device_that_is_removed_while_we_are_away_is_no_longer_listed(
+    mosquitto, settings, service, person, scripted_model, monkeypatch
+):
+    monkeypatch.setattr(bridge_module, "_RETAINED_SECONDS", 0.1)
+    broker, model = mosquitto(), scripted_model(lambda text: "yes")
+    someone = await person(broker.port)
+    for device in ("lamp", "fan"):
+        await someone.tell(f"home/hall/{device}/meta", json.dumps({"domain": device}), retain=True)
+    away = {"client_id": "node", "reconnect_min_seconds": 0.5, "reconnect_max_seconds": 0.5}
+    online = await service(model, settings(broker.port, mqtt=away))
+
+    async def shown():
+        await someone.ask("hi")
+        return model.prompts[-1][-1].text
+
+    assert "lamp" in await shown()
+    await person(broker.port, identifier="node")  # which ends our connection
+    await someone.tell("home/hall/lamp/meta", "", retain=True)
+    await online.wait(2)
+    async with asyncio.timeout(20):
+        while "lamp" in await shown():
+            await asyncio.sleep(0.05)
+    assert "fan" in await shown()
 
 
 @contextlib.asynccontextmanager
