@@ -186,7 +186,7 @@ def test_whatever_answers_loads_them(bundle, tmp_path, caplog):
 
 def test_a_load_that_does_not_come_about_is_named(bundle, tmp_path, monkeypatch):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(LoadMeasureError, match="loading home-mini takes .* does not fit its manifest"):
+    with pytest.raises(LoadMeasureError, match=r"loading home-mini takes .* does not fit its manifest"):
         loaded(Bundle(tmp_path, bundle.manifest), EngineSettings(threads=1), None)
     monkeypatch.setattr(loaded_module, "_load", killed)
     with pytest.raises(LoadMeasureError, match="for want of memory"):
