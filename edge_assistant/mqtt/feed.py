@@ -108,6 +108,8 @@ class HomeFeed:
         if not (topic.area.isprintable() and topic.device.isprintable() and topic.property_name.isprintable()):
             return
         key = shown(topic.area), shown(topic.device)
+        if not all(key):  # a level of underscores alone: there would be no word for it
+            return
         entry = self._entries.get(key)
         if entry is None:
             if not payload or len(self._entries) >= MAX_DEVICES:

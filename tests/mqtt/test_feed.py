@@ -44,7 +44,7 @@ def test_states_and_descriptions_make_the_home():
 
 
 MESSAGES = st.tuples(
-    st.sampled_from(["hall/lamp/", "hall/my_lamp/", "hall/my lamp/", "bath/x/"]),
+    st.sampled_from(["hall/lamp/", "hall/my_lamp/", "hall/my lamp/", "bath/x/", "bath/_/", "_/ /"]),
     st.sampled_from(["meta", "state", "brightness", "set", "\x07"]),
     st.sampled_from(["", "on", "40", meta("light"), meta("lock", name="my lamp", area="hall"), "{", "x" * 2000]),
 )
@@ -56,6 +56,12 @@ def test_any_messages_leave_a_home_whose_devices_can_be_commanded(messages):
     for device in feed.home:
         assert feed.command_topic(device, "state") is not None
         assert device.properties or device.domain != "sensor"
+        assert device.area
+        assert device.name
+
+
+def test_a_level_without_a_word_is_no_device():
+    assert len(fed(("hall/_/state", "on"), ("_/lamp/state", "on"), (" /_/meta", meta("light"))).home) == 0
 
 
 def test_a_device_that_only_reports_is_a_sensor():
