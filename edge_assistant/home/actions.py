@@ -113,14 +113,16 @@ def plan(call: ToolCall, home: Home) -> tuple[Write, ...]:
 def check_unlocking(call: ToolCall, writes: Sequence[Write]) -> None:
     """Raise CallError, with a question back, where a lock would open by words that are not its own and say no lock.
 
-    One tool closes covers and unlocks locks: "close the door" must not open the only lock whose name ends so.
+    One tool closes covers and unlocks locks: "close the door" must not open the only lock whose name ends so, nor
+    "turn it off" the only lock of a home that has nothing else to turn off.
     """
-    said = same(str(call.arguments.get("name") or ""))
-    if not said or said.endswith("lock"):
+    target = target_of(call.arguments)
+    if any(same(target.get(slot, "")).endswith("lock") for slot in ("name", "domain", "device_class")):
         return
+    said = same(target.get("name", ""))
     meant = [write.device for write in writes if write.device.domain == "lock" and write.value == "unlocked"]
     if loose := [device for device in meant if said not in names_of(device)]:
-        raise CallError(call.name, which(loose, said))
+        raise CallError(call.name, which(loose, said or "lock"))
 
 
 def check_arguments(call: ToolCall) -> None:

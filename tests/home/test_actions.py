@@ -185,6 +185,20 @@ def test_a_lock_is_not_opened_by_words_that_are_not_its_own(home, said):
         check_unlocking(call, planned)
 
 
+@pytest.mark.parametrize("slots", [{}, {"floor": ""}, {"device_class": "door"}, {"domain": "door", "area": "hall"}])
+def test_the_only_lock_is_not_opened_where_no_lock_is_said(make_device, slots):
+    call = ToolCall("HassTurnOff", slots)
+    planned = plan(call, Home([make_device("hall", "front door", "lock", "locked", "door")]))
+    with pytest.raises(CallError, match="Which one: the front door in the hall"):
+        check_unlocking(call, planned)
+
+
+@pytest.mark.parametrize("slots", [{"domain": "lock"}, {"device_class": "lock"}, {"domain": "lock", "area": "hall"}])
+def test_locks_open_by_their_kind(home, slots):
+    call = ToolCall("HassTurnOff", slots)
+    check_unlocking(call, plan(call, home))
+
+
 @pytest.mark.parametrize("said", ["front door", "main entrance", "hall front door", "shed lock", "garden lock"])
 def test_a_lock_opens_by_its_own_name_or_where_a_lock_is_said(home, said):
     call = ToolCall("HassTurnOff", {"name": said})
