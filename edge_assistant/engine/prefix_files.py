@@ -41,6 +41,7 @@ _VERSION: Final = 1
 _SUFFIX: Final = ".prefix"
 _PARTIAL: Final = ".partial"
 _LONGEST_HEADER: Final = 4096
+_DIMENSIONS: Final = 5
 
 
 class _DamagedError(Exception):
@@ -184,8 +185,10 @@ def _read_header(path: Path) -> tuple[_Header, int]:
         text = file.read(size) if start.startswith(_MAGIC) and size < _LONGEST_HEADER else b""
     try:
         raw = json.loads(text)
-        header = _Header(np.dtype(raw["type"]), tuple(raw["shape"]), raw["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+        header = _Header(np.dtype(raw["type"]), tuple(map(int, raw["shape"])), raw["sha256"])
+        if header.dtype.hasobject or len(header.shape) != _DIMENSIONS or min(header.shape) < 1:
+            raise ValueError("these are no rows")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _DamagedError("it has no header") from error
     if raw.get("version") != _VERSION:
         raise _DamagedError(f"its version is {raw.get('version')}")

@@ -206,6 +206,26 @@ def test_what_does_not_last_is_not_on_disk(tiny_bundle, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[" * 2000,
+        b'{"version": 1, "type": "O", "shape": [1, 2, 1, 1, 1], "sha256": ""}',
+        b'{"version": 1, "type": "float32", "shape": [], "sha256": ""}',
+        b'{"version": 1, "type": "float32", "shape": [1, 2, 1, "one", 1], "sha256": ""}',
+        b'{"version": 1, "type": "float32", "shape": [1, 2, 1, -1, 1], "sha256": ""}',
+        b'{"version": 1, "type": "no type", "shape": [1, 2, 1, 1, 1], "sha256": ""}',
+    ],
+)
+def test_a_header_that_describes_no_rows_is_a_damage(tmp_path, header, caplog):
+    path = tmp_path / "fingerprint" / "x.prefix"
+    path.parent.mkdir()
+    path.write_bytes(b"EAPREFIX" + len(header).to_bytes(8, "little") + header + bytes(16))
+    assert PrefixFiles(tmp_path, "fingerprint", 1000).latest() is None
+    assert "it has no header" in caplog.text
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "header"])
 def test_a_damaged_file_is_dropped_with_a_warning_and_computed_anew(tiny_bundle, tmp_path, damage, caplog):
     expected, _ = asked_after_a_restart(tiny_bundle(), tmp_path)
