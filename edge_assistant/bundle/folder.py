@@ -175,14 +175,6 @@ class Folder(Generic[M]):
         """The tokenizer's file."""
         return self.path / TOKENIZER_FILE
 
-    def verify(self) -> None:
-        """Check the size and hash of every file, whatever was seen before.
-
-        Raises:
-            BundleFileMissingError, BundleSizeError, BundleHashError
-        """
-        check_files(self.path, self.manifest.files, None)
-
 
 def check_files(folder: Path, files: Mapping[str, FileEntry], seen: Path | None) -> None:
     """Check the sizes of files in a folder, and the hashes of those that `seen` does not know as they are now.

@@ -147,8 +147,10 @@ class _Mosquitto:
                 log.error("mosquitto ended with code %s: starting it again", await process.wait())
                 while process.returncode is not None:
                     await asyncio.sleep(_RESTART_SECONDS)
-                    with contextlib.suppress(BrokerUnreachableError):
+                    try:
                         process = await self._start()
+                    except (BrokerUnreachableError, OSError) as error:  # such as too many processes: that may pass
+                        log.warning("Mosquitto is not there yet: %s", error)
         finally:
             await _stop(process)
 

@@ -10,6 +10,7 @@ from edge_assistant import cli, config
 from edge_assistant.bundle import (
     FORMAT_VERSION,
     MANIFEST_FILE,
+    SEEN_FILE,
     WEIGHTS_FILE,
     AudioSpec,
     Bundle,
@@ -18,6 +19,7 @@ from edge_assistant.bundle import (
     SpeechArchitecture,
     SpeechManifest,
     SpeechTokens,
+    folder,
 )
 from edge_assistant.engine import Adapter
 
@@ -40,6 +42,18 @@ def test_verify_finds_one_flipped_bit(bundle: Path, capsys: pytest.CaptureFixtur
     spoil(bundle)
     assert cli.main(["models", "verify", str(bundle)]) == cli.FAILED
     assert f"{bundle / WEIGHTS_FILE} is corrupt" in capsys.readouterr().err
+
+
+def test_verify_hashes_every_file_once_though_all_were_seen_before(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Bundle.open(bundle, config.state_directory() / SEEN_FILE)
+    hashed = []
+    hash_of = folder._sha256
+    monkeypatch.setattr(folder, "_sha256", lambda path: hashed.append(path.name) or hash_of(path))
+    assert cli.main(["models", "verify", str(bundle)]) == cli.OK
+    monkeypatch.undo()
+    assert sorted(hashed) == sorted(Bundle.open(bundle).manifest.files)
 
 
 def test_a_model_that_was_added_is_found_by_its_name(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

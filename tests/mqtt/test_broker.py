@@ -19,6 +19,7 @@ import pytest
 
 from edge_assistant.config import MqttSettings
 from edge_assistant.errors import BrokerUnreachableError
+from edge_assistant.mqtt import broker as broker_module
 from edge_assistant.mqtt.broker import Address, open_broker
 
 needs_mosquitto = pytest.mark.skipif(
@@ -62,6 +63,27 @@ async def test_our_own_is_started_again_when_it_is_killed(service, person, scrip
     await online.wait(2)
     answer, _ = await (await person(online.address.port)).ask("hi")
     assert answer["text"] == "yes"
+
+
+@needs_mosquitto
+async def test_our_own_is_started_again_though_the_system_refuses_at_first(monkeypatch, caplog):
+    monkeypatch.setattr(broker_module, "_RESTART_SECONDS", 0.01)
+    async with open_broker(EMBEDDED) as address:
+        (child,) = children()
+        start = asyncio.create_subprocess_exec
+        refusals = [OSError("no more processes"), BrokerUnreachableError(str(address), "not there")]
+
+        async def started(*command, **how):
+            if refusals:
+                raise refusals.pop()
+            return await start(*command, **how)
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+        child.kill()
+        async with asyncio.timeout(20):
+            while refusals or not children():
+                await asyncio.sleep(0.01)
+    assert [line for line in caplog.messages if "not there yet" in line][1].endswith("no more processes")
 
 
 HOLD_BROKER = """
