@@ -377,6 +377,11 @@ def read_secret(path: Path) -> str:
     return secret
 
 
+def environment() -> tuple[str, ...]:
+    """Return the names of the environment's variables that set something."""
+    return tuple(_variables())
+
+
 def template() -> str:
     """Return the commented TOML of `config init`: every key with its meaning, unit and default."""
     lines = [

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import aiomqtt
 
 from edge_assistant.bundle import find_model
-from edge_assistant.config import Settings
+from edge_assistant.config import Settings, environment
 from edge_assistant.errors import DemoError
 
 if TYPE_CHECKING:
@@ -172,7 +172,8 @@ async def _server(model: Path, port: int, folder: Path) -> AsyncIterator[asyncio
     config = folder / "config.toml"
     config.write_text(f"[model]\nname = {json.dumps(str(model))}\n[mqtt]\nport = {port}\n", encoding="utf-8")
     state = f"XDG_STATE_HOME={folder / 'state'}"
-    command = ["env", state, sys.executable, "-m", "edge_assistant.cli", "serve", "--config", str(config)]
+    others = (f"--unset={name}" for name in environment())  # such as the broker of somebody's real home
+    command = ["env", *others, state, sys.executable, "-m", "edge_assistant.cli", "serve", "--config", str(config)]
     process = await asyncio.create_subprocess_exec(*command)
     try:
         yield process

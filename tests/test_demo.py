@@ -34,6 +34,10 @@ def test_a_server_that_does_not_start_fails_the_demo(tiny_bundle, tmp_path: Path
 
 
 @pytest.mark.skipif(not (HOME_MINI / MANIFEST_FILE).is_file(), reason="models/home-mini holds no bundle")
-def test_the_model_of_the_clone_passes_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_model_of_the_clone_passes_the_demo_whatever_the_environment_sets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_ASSISTANT_MQTT__BROKER", "hub.invalid")
+    monkeypatch.setenv("EDGE_ASSISTANT_ASSISTANT__NODE", "kitchen")
     assert cli.main(["demo", "--model", str(HOME_MINI)]) == cli.OK
     assert f"{len(demo.QUESTIONS)} of {len(demo.QUESTIONS)} as expected" in capsys.readouterr().out
