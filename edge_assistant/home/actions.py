@@ -114,7 +114,7 @@ def check_unlocking(call: ToolCall, writes: Sequence[Write]) -> None:
     """Raise CallError, with a question back, where a lock would open by words that are not its own and say no lock.
 
     One tool closes covers and unlocks locks: "close the door" must not open the only lock whose name ends so, nor
-    "turn it off" the only lock of a home that has nothing else to turn off.
+    "the doors" one whose kind is said to be a door.
     """
     target = target_of(call.arguments)
     if any(same(target.get(slot, "")).endswith("lock") for slot in ("name", "domain", "device_class")):
@@ -176,7 +176,7 @@ def _check_value(tool: str, slot: str, value: Any, rule: Mapping[str, Any]) -> N
 
 
 def _commanded(call: ToolCall, home: Home) -> Sequence[Device]:
-    """Return the devices that a call means, of those that take its command; ask back where a name fits several."""
+    """Return the devices that a call means, of those that take its command; ask back where it does not say which."""
     target = target_of(call.arguments)
     domains = {command.domain for command in COMMANDS if command.tool == call.name}
     try:
@@ -185,7 +185,7 @@ def _commanded(call: ToolCall, home: Home) -> Sequence[Device]:
         raise CallError(call.name, _unable(call, resolve(home, target))) from None
     if len(able) > 1 and ("name" in target or not target):
         raise CallError(call.name, which(able, target.get("name", "device")))
-    if target and not target.keys() & {"name", "domain", "device_class"} and len(domains) > 1:
+    if not target.keys() & {"name", "domain", "device_class"} and len(domains) > 1:
         able = [device for device in able if device.domain in EVERYDAY]
         if not able:
             raise CallError(call.name, "Which device do you mean?")

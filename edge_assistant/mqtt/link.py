@@ -69,11 +69,6 @@ class Link:
         """Whether the broker speaks MQTT 5."""
         return self._protocol is aiomqtt.ProtocolVersion.V5
 
-    @property
-    def is_up(self) -> bool:
-        """Whether there is a connection."""
-        return self._up.is_set()
-
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[aiomqtt.Client]:
         """Hold one connection.

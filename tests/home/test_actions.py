@@ -185,12 +185,21 @@ def test_a_lock_is_not_opened_by_words_that_are_not_its_own(home, said):
         check_unlocking(call, planned)
 
 
-@pytest.mark.parametrize("slots", [{}, {"floor": ""}, {"device_class": "door"}, {"domain": "door", "area": "hall"}])
+@pytest.mark.parametrize("slots", [{"device_class": "door"}, {"domain": "door", "area": "hall"}])
 def test_the_only_lock_is_not_opened_where_no_lock_is_said(make_device, slots):
     call = ToolCall("HassTurnOff", slots)
     planned = plan(call, Home([make_device("hall", "front door", "lock", "locked", "door")]))
     with pytest.raises(CallError, match="Which one: the front door in the hall"):
         check_unlocking(call, planned)
+
+
+@pytest.mark.parametrize("tool", ["HassTurnOn", "HassTurnOff"])
+@pytest.mark.parametrize(("domain", "device_class"), [("cover", "garage"), ("lock", None), ("vacuum", None)])
+def test_what_is_not_everyday_has_to_be_named_even_where_it_is_alone(make_device, tool, domain, device_class):
+    alone = Home([make_device("yard", "it", domain, None, device_class)])
+    with pytest.raises(CallError, match="Which device do you mean"):
+        plan(ToolCall(tool, {}), alone)
+    assert plan(ToolCall(tool, {}), Home([make_device("yard", "lamp", "light")]))
 
 
 @pytest.mark.parametrize("slots", [{"domain": "lock"}, {"device_class": "lock"}, {"domain": "lock", "area": "hall"}])
