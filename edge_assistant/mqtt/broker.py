@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import os
+import pwd
 import shutil
 import socket
 import tempfile
@@ -89,6 +91,7 @@ class _Mosquitto:
         self._program = program
         self._port = port
         self._folder = tempfile.TemporaryDirectory(prefix="edge-assistant-broker-")
+        Path(self._folder.name).chmod(0o711)  # another user may have to read what lies there; it holds no secret
         self._config = Path(self._folder.name) / "mosquitto.conf"
 
     async def __aenter__(self) -> None:
@@ -156,12 +159,21 @@ class _Mosquitto:
 
 
 def _ended_with_us() -> tuple[str, ...]:
-    """Return what stands before a command that the kernel is to end where we are killed and cannot.
-
-    A child that takes another user's rights, as Mosquitto does where root starts it, is out of reach again.
-    """
+    """Return what stands before a command that the kernel is to end where we are killed and cannot."""
     setpriv = shutil.which("setpriv")  # of util-linux; Python's own way, preexec_fn, may hang beside threads
-    return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
+    if setpriv is None:
+        return ()
+    # The kernel forgets it where the child changes its user, as Mosquitto does for root: so that is changed before.
+    return (setpriv, *_as_its_user(), "--pdeathsig", "TERM", "--")
+
+
+def _as_its_user() -> tuple[str, ...]:
+    """Return the options of setpriv that leave root for the user that Mosquitto would take, where there is one."""
+    try:
+        user = pwd.getpwnam("mosquitto")
+    except KeyError:
+        return ()
+    return (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups") if os.geteuid() == 0 else ()
 
 
 async def _line(process: Process) -> bytes:

@@ -78,7 +78,8 @@ def test_verbose_logs_every_message_and_its_time(server: subprocess.Popen[str]) 
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} DEBUG edge_assistant.mqtt.link: Sending PUBLISH .*assistant/home/state"
     )
     server.terminate()  # which publishes that it is offline
-    assert any(re.match(published, line) for line in server.stderr)
+    logged = list(server.stderr)
+    assert any(re.match(published, line) for line in logged)
 
 
 def test_a_server_that_is_to_outlive_its_terminal_does(tiny_bundle, monkeypatch: pytest.MonkeyPatch) -> None:
