@@ -496,7 +496,7 @@ def _explain(error: ValidationError, path: Path | None) -> UnknownKeyError | Inv
 
 def _without_login(value: Any) -> Any:
     """Return a value as it may be shown: of an address with user and password the rest."""
-    return re.sub(r"[^/\s]*@", "***@", value) if isinstance(value, str) else value
+    return re.sub(r"^(\w+://)?.*@", r"\1***@", value) if isinstance(value, str) else value
 
 
 def _explain_json(error: SettingsError) -> InvalidValueError:

@@ -159,9 +159,11 @@ def test_a_section_from_the_environment_is_known_as_the_origin_of_its_keys(monke
     assert settings.origin("engine", "queue") == "default"
 
 
-def test_the_login_of_a_wrong_address_is_not_shown(tmp_path: Path) -> None:
-    with pytest.raises(InvalidValueError, match=r"'mqtt://\*\*\*@host'") as raised:
-        Settings.load(write(tmp_path / "c.toml", '[mqtt]\nbroker = "mqtt://user:geheim@host"'))
+@pytest.mark.parametrize("login", ["user:geheim", "user:geheim/a", "user:a/geheim@b", "geheim"])
+@pytest.mark.parametrize("scheme", ["mqtt://", ""])
+def test_the_login_of_a_wrong_address_is_not_shown(tmp_path: Path, scheme: str, login: str) -> None:
+    with pytest.raises(InvalidValueError, match=rf"'{scheme}\*\*\*@host'") as raised:
+        Settings.load(write(tmp_path / "c.toml", f'[mqtt]\nbroker = "{scheme}{login}@host"'))
     assert "geheim" not in str(raised.value)
 
 
