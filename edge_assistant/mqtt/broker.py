@@ -91,21 +91,23 @@ class _Mosquitto:
         self._program = program
         self._port = port
         self._folder = tempfile.TemporaryDirectory(prefix="edge-assistant-broker-")
-        Path(self._folder.name).chmod(0o711)  # another user may have to read what lies there; it holds no secret
+        Path(self._folder.name).chmod(0o711)  # another user may have to read what lies there
         self._config = Path(self._folder.name) / "mosquitto.conf"
 
     async def __aenter__(self) -> None:
         self._config.write_text(_CONFIG.format(port=self._port), encoding="utf-8")
+        self._config.chmod(0o644)  # whatever the umask says: there is no secret in it
         try:
-            process = await self._start()
+            self._process = await self._start()
         except BaseException:
             self._folder.cleanup()
             raise
-        self._keeper = asyncio.create_task(self._keep(process), name="mosquitto")
+        self._keeper = asyncio.create_task(self._keep(), name="mosquitto")
 
     async def __aexit__(self, *exception: object) -> None:
         self._keeper.cancel()
         await asyncio.wait([self._keeper])
+        await _stop(self._process)  # not the keeper's to do: one that is cancelled at once never ran
         self._folder.cleanup()
 
     async def _start(self) -> Process:
@@ -141,21 +143,18 @@ class _Mosquitto:
         said = (await process.stderr.read()).decode(errors="replace") if process.stderr else ""
         return " ".join(said.split()) or f"exit code {process.returncode}"
 
-    async def _keep(self, process: Process) -> None:
+    async def _keep(self) -> None:
         """Pass on what it says; start it again when it dies."""
-        try:
-            while True:
-                while line := await _line(process):
-                    log.warning("mosquitto: %s", line.decode(errors="replace").rstrip())
-                log.error("mosquitto ended with code %s: starting it again", await process.wait())
-                while process.returncode is not None:
-                    await asyncio.sleep(_RESTART_SECONDS)
-                    try:
-                        process = await self._start()
-                    except (BrokerUnreachableError, OSError) as error:  # such as too many processes: that may pass
-                        log.warning("Mosquitto is not there yet: %s", error)
-        finally:
-            await _stop(process)
+        while True:
+            while line := await _line(self._process):
+                log.warning("mosquitto: %s", line.decode(errors="replace").rstrip())
+            log.error("mosquitto ended with code %s: starting it again", await self._process.wait())
+            while self._process.returncode is not None:
+                await asyncio.sleep(_RESTART_SECONDS)
+                try:
+                    self._process = await self._start()
+                except (BrokerUnreachableError, OSError) as error:  # such as too many processes: that may pass
+                    log.warning("Mosquitto is not there yet: %s", error)
 
 
 def _ended_with_us() -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import socket
@@ -47,6 +48,18 @@ async def test_our_own_listens_on_loopback_alone_and_ends_with_the_block():
         assert {(line.ip, line.port) for line in listening} == {("127.0.0.1", address.port)}
         async with aiomqtt.Client(address.host, address.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
             await client.publish("a", "b", qos=1)
+    assert not children()
+
+
+@needs_mosquitto
+async def test_our_own_starts_though_files_are_made_for_us_alone():
+    """As root it runs as another user, who has to read what it is configured with."""
+    before = os.umask(0o077)
+    try:
+        async with open_broker(EMBEDDED):
+            assert children()
+    finally:
+        os.umask(before)
     assert not children()
 
 
