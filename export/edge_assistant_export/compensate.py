@@ -9,46 +9,40 @@ and where the product is to move by R [n, out] besides, because its inputs are n
 
     |x D^T - R|^2 = tr(D H D^T) - 2 tr(D P^T) + ...        P = R^T x, the pull
 
-GPTQ starts at the best weights there are, w = W + P H^-1, and rounds them column by column; each time the columns still
-to come take up what the rounding of this one did to the product. With H^-1 = U^T U and U upper triangular:
+The best weights there are, w = W + P H^-1, are the aim: for whatever is stored in place of them the cost is that of its
+distance from the aim under H, and a constant. GPTQ starts at the aim and rounds it column by column; each time the
+columns still to come take up what rounding this one did to the product. With H^-1 = U^T U and U upper triangular:
 
     q = round(w[:, j])                    error = (w[:, j] - q) / U[j, j]
     w[:, j+1:] -= error * U[j, j+1:]
 
-Then all columns are gone through several times more, as in QuantEase (Behdin et al. 2023, arXiv 2309.01885): with
-G = D H - P, half the gradient, a weight alone is best at w - G[j] / H[j, j], is rounded there, and G moves by its
-change times H[j]. A block tries a few scales and zero points about its own; each is refitted to the integers that came
-of it, in closed form under H, and the best is kept if it is better than what was: so the cost never rises. H is damped:
-a text of some thousand tokens has not seen everything.
+Then all columns are gone through several times more, as in QuantEase (Behdin et al. 2023, arXiv 2309.01885), a block at
+a time (`descent.py`): each block tries a few scales and zero points about its own, and integers for each; the scale is
+refitted to the integers that came of it, in closed form under H, and the best is kept if it is better than what was: so
+the cost never rises. H is damped: a text of some thousand tokens has not seen everything.
+
+Most of the arithmetic is in products of large parts: columns are rounded in halves of halves, of which the first brings
+all its errors to the second at once, and a block's slope, half the gradient, is made when the block is reached.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from edge_assistant_export.quantize import (
-    Float32,
-    Packed,
-    grid,
-    inverse_of,
-    n_blocks,
-    pack,
-    pack_zero_points,
-    round_to_bf16,
-)
+from edge_assistant_export.descent import Grid, improved
+from edge_assistant_export.effort import Spent, of_factor, of_sum, untold
+from edge_assistant_export.quantize import Float32, Packed, grid, inverse_of, n_blocks, pack, pack_zero_points
+from edge_assistant_export.triangular import factor_of_inverse, times_upper, times_upper_transposed
 
 # What is added to the diagonal of H, as a share of its mean.
 _DAMPING: Final = 0.02
-# How often all columns are gone through, and how often those of a block for each scale that it tries.
+# How often all columns are gone through.
 _SWEEPS: Final = 2
-_PASSES: Final = 2
-# Scales that are tried, as shares of the one that fits the integers best.
-_SHARES: Final = (1.0, 0.94, 1.06, 0.88, 1.12)
-# A gain smaller than this share of the weights' own cost is rounding.
-_LEAST_GAIN: Final = np.float32(1e-6)
+# Columns of H that are made at a time, and columns that are rounded one by one.
+_PANEL: Final = 2048
+_ONE_BY_ONE: Final = 16
 
 
 class Products(NamedTuple):
@@ -59,53 +53,52 @@ class Products(NamedTuple):
     factor: Float32
     """U [in, in]."""
 
+    def by_inverse(self, pull: Float32) -> Float32:
+        """Return P H^-1 [n_rows, in] of a pull P [n_rows, in]."""
+        return times_upper(times_upper_transposed(pull, self.factor), self.factor)
 
-def products_of(x: Float32) -> Products:
-    """Return H and U of inputs x [n, in].
+
+def products_of(x: Float32, spent: Spent = untold) -> Products:
+    """Return H and U of inputs x [n, in]; `spent` is told the effort step by step, as `effort.py` counts it.
 
     Raises:
         numpy.linalg.LinAlgError: H has no inverse, or is not finite.
     """
-    damped = x.T @ x
+    n, row_size = x.shape
+    damped = np.empty((row_size, row_size), np.float32)
+    for start in range(0, row_size, _PANEL):
+        panel, before = slice(start, start + _PANEL), slice(0, start)
+        np.matmul(x[:, panel].T, x[:, before], out=damped[panel, before])
+        damped[before, panel] = damped[panel, before].T
+        damped[panel, panel] = x[:, panel].T @ x[:, panel]
+        spent(of_sum(n, *damped[panel, : panel.stop].shape))
     if not np.isfinite(damped.sum()):
         raise np.linalg.LinAlgError("it is not finite")
     damped[np.diag_indices_from(damped)] += _DAMPING * float(np.mean(np.diagonal(damped))) or 1.0
-    # Turned by 180 degrees, the lower triangle L of H = L L^T is an upper one R with H = R R^T, and U = R^-1.
-    lower = np.linalg.cholesky(damped[::-1, ::-1])
-    factor: Float32 = np.linalg.inv(lower[::-1, ::-1]).astype(np.float32, copy=False)
+    factor = factor_of_inverse(damped)
+    spent(of_factor(row_size))
     return Products(damped, factor)
 
 
-def compensated(
-    weight: Float32,
-    products: Products,
-    bits: int,
-    block_size: int,
-    *,
-    zero_points: bool = False,
-    pull: Float32 | None = None,
-) -> Packed:
-    """Quantise a matrix [n_rows, row_size] to 4 or 8 bits a weight; `pull` is P [n_rows, row_size].
+def compensated(aim: Float32, products: Products, bits: int, block_size: int, *, zero_points: bool = False) -> Packed:
+    """Quantise a matrix, of which `aim` [n_rows, row_size] are the best weights, to 4 or 8 bits a weight.
 
     Rows do not depend on each other: any part of the rows may be given alone.
     """
-    n_rows, row_size = weight.shape
-    aim = weight
-    if pull is not None:
-        by_factor: Float32 = pull @ products.factor.T
-        aim = weight + by_factor @ products.factor
-    blocks = _greedy(aim, products.factor, bits, block_size, zero_points=zero_points)
-    change = blocks.values(slice(0, row_size), block_size) - weight.T
-    slope = products.damped @ change
-    if pull is not None:
-        slope -= pull.T
+    n_rows, row_size = aim.shape
+    blocks = _Greedy(aim, products.factor, bits, block_size, zero_points=zero_points).rounded()
+    beside = blocks.integers[:row_size] * np.repeat(blocks.scales, block_size, axis=0)[:row_size] - aim.T
     for _ in range(_SWEEPS):
         for number in range(len(blocks.scales)):
             columns = slice(number * block_size, min((number + 1) * block_size, row_size))
-            change = blocks.improve(number, columns, products.damped[columns, columns], slope[columns])
-            slope += products.damped[:, columns] @ change
-    blocks.integers[row_size:] = blocks.zeros[-1]  # what fills up the last block stays worth nothing
-    in_blocks = blocks.integers.reshape(-1, block_size, n_rows).transpose(1, 2, 0).reshape(block_size, -1)
+            slope = products.damped[columns] @ beside
+            before, held = blocks.integers[columns], Grid(blocks.scales[number], blocks.zeros[number])
+            part = np.ascontiguousarray(products.damped[columns, columns])
+            integers, found = improved(before, held, part, slope, 2**bits - 1, free_zeros=zero_points)
+            beside[columns] += integers * found.scale - before * held.scale
+            blocks.integers[columns], blocks.scales[number], blocks.zeros[number] = integers, *found
+    unsigned = blocks.integers + np.repeat(blocks.zeros, block_size, axis=0)
+    in_blocks = unsigned.reshape(-1, block_size, n_rows).transpose(1, 2, 0).reshape(block_size, -1)
     return Packed(
         pack(in_blocks, bits).reshape(n_rows, len(blocks.scales), -1),
         np.ascontiguousarray(blocks.scales.T),
@@ -113,108 +106,66 @@ def compensated(
     )
 
 
-def _greedy(weight: Float32, factor: Float32, bits: int, block_size: int, *, zero_points: bool) -> _Blocks:
-    """Round each column once, GPTQ's way; a block's grid is found when its first column is reached."""
-    n_rows, row_size = weight.shape
-    n, top = n_blocks(row_size, block_size), 2**bits - 1
-    left = np.zeros((n * block_size, n_rows), np.float32)
-    left[:row_size] = weight.T
-    scales, zeros = (np.empty((n, n_rows), np.float32) for _ in range(2))
-    blocks = _Blocks(np.zeros_like(left), scales, zeros, top, zero_points)
-    for number in range(n):
-        start, stop = number * block_size, min((number + 1) * block_size, row_size)
-        scale, zero = grid(left[start : start + block_size], bits, zero_points=zero_points)
-        scales[number], zeros[number], inverse = scale, zero, inverse_of(scale)
-        errors = np.empty((stop - start, n_rows), np.float32)
-        for at in range(start, stop):
-            column = np.clip(np.rint(left[at] * inverse), -zero, top - zero)
-            errors[at - start] = (left[at] - column * scale) / factor[at, at]
-            left[at + 1 : stop] -= factor[at, at + 1 : stop, np.newaxis] * errors[at - start]
-            blocks.integers[at] = column + zero
-        left[stop:row_size] -= factor[start:stop, stop:].T @ errors
-    return blocks
-
-
-class _Found(NamedTuple):
-    """What a block may become: the cost is that of the change, [n_rows]; the integers [columns, n_rows] are signed."""
-
-    cost: Float32
-    integers: Float32
-    scale: Float32
-    zero: Float32
-
-
 class _Blocks(NamedTuple):
     """All blocks of a matrix, a row of it a column here."""
 
     integers: Float32
-    """Unsigned, [row_size filled up, n_rows]."""
+    """Signed, [row_size filled up with zeros, n_rows]."""
     scales: Float32
     """[blocks, n_rows]."""
     zeros: Float32
     """[blocks, n_rows]."""
-    top: int
-    """The largest integer."""
-    free_zeros: bool
-    """Whether zero points may change; scales are positive then."""
 
-    def values(self, columns: slice, block_size: int) -> Float32:
-        """Return the weights [columns, n_rows] that a board computes with."""
-        zeros, scales = (np.repeat(each, block_size, axis=0)[columns] for each in (self.zeros, self.scales))
-        found: Float32 = (self.integers[columns] - zeros) * scales
-        return found
 
-    def improve(self, number: int, columns: slice, products: Float32, slope: Float32) -> Float32:
-        """Make a block better in place, and return by how much its weights moved, [columns, n_rows].
+class _Greedy:
+    """Rounds each column once, GPTQ's way; a block's grid is found when its first column is reached."""
 
-        `products` [columns, columns] is its part of H, `slope` [columns, n_rows] that of G^T.
-        """
-        scale, zero = self.scales[number], self.zeros[number]
-        before = self.integers[columns] - zero
-        now = before * scale
-        target = products @ now - slope
-        own_cost = np.einsum("ij,ij->j", now, products @ now)
-        best = _Found(-_LEAST_GAIN * own_cost, before.copy(), scale.copy(), zero.copy())
-        for tried_scale, tried_zero in self._candidates(before, products, target, scale, zero):
-            integers = self._rounded(now, slope, products, tried_scale, tried_zero)
-            for fitted in (tried_scale, self._fitted(integers, products, target, tried_scale)):
-                change = integers * fitted - now
-                cost = np.einsum("ij,ij->j", change, products @ change + 2 * slope)
-                better = cost < best.cost
-                for kept, new in zip(best, (cost, integers, fitted, tried_zero), strict=True):
-                    np.copyto(kept, new, where=better)
-        self.integers[columns] = best.integers + best.zero
-        self.scales[number], self.zeros[number] = best.scale, best.zero
-        moved: Float32 = best.integers * best.scale - now
-        return moved
+    def __init__(self, aim: Float32, factor: Float32, bits: int, block_size: int, *, zero_points: bool) -> None:
+        self._factor, self._bits, self._block_size, self._zero_points = factor, bits, block_size, zero_points
+        self._row_size = aim.shape[1]
+        shape = n_blocks(self._row_size, block_size), len(aim)
+        # What is left to round; where a column has been, its error.
+        self._left = np.zeros((shape[0] * block_size, len(aim)), np.float32)
+        self._left[: self._row_size] = aim.T
+        self._blocks = _Blocks(np.zeros_like(self._left), np.empty(shape, np.float32), np.empty(shape, np.float32))
 
-    def _candidates(
-        self, integers: Float32, products: Float32, target: Float32, scale: Float32, zero: Float32
-    ) -> Iterator[tuple[Float32, Float32]]:
-        """Give scales and zero points [n_rows] about those that there are."""
-        fitted = self._fitted(integers, products, target, scale)
-        for shift in (0, -1, 1) if self.free_zeros else (0,):
-            for share in _SHARES:
-                yield round_to_bf16(fitted * np.float32(share)), np.clip(zero + np.float32(shift), 0, self.top)
+    def rounded(self) -> _Blocks:
+        """Return integers and grids."""
+        self._round_blocks(0, len(self._blocks.scales))
+        return self._blocks
 
-    def _fitted(self, integers: Float32, products: Float32, target: Float32, otherwise: Float32) -> Float32:
-        """Return the scales [n_rows] that cost least with signed integers, as bf16 holds them."""
-        squares = np.einsum("ij,ij->j", integers, products @ integers)
-        dot = np.einsum("ij,ij->j", integers, target)
-        scale = round_to_bf16(np.divide(dot, squares, out=otherwise.copy(), where=squares > 0))
-        fits = scale > 0 if self.free_zeros else scale != 0
-        return np.where(fits, scale, otherwise)
+    def _round_blocks(self, start: int, stop: int) -> None:
+        """Round some blocks, in halves."""
+        first, last = start * self._block_size, min(stop * self._block_size, self._row_size)
+        if stop - start == 1:
+            found = grid(self._left[first : first + self._block_size], self._bits, zero_points=self._zero_points)
+            self._blocks.scales[start], self._blocks.zeros[start] = found
+            self._round_columns(first, last, Grid(*found))
+            return
+        middle = (start + stop) // 2
+        self._round_blocks(start, middle)
+        self._bring(first, middle * self._block_size, last)
+        self._round_blocks(middle, stop)
 
-    def _rounded(self, now: Float32, slope: Float32, products: Float32, scale: Float32, zero: Float32) -> Float32:
-        """Return signed integers [columns, n_rows], each rounded where it is best beside the others as they are."""
-        now, slope, inverse = now.copy(), slope.copy(), inverse_of(scale)
-        lowest, highest = -zero, self.top - zero
-        integers = np.empty_like(now)
-        for _ in range(_PASSES):
-            for at, (column, costs) in enumerate(zip(integers, products, strict=True)):
-                np.rint((now[at] - slope[at] / costs[at]) * inverse, out=column)
-                np.clip(column, lowest, highest, out=column)
-                value = column * scale
-                slope += costs[:, np.newaxis] * (value - now[at])
-                now[at] = value
-        return integers
+    def _round_columns(self, start: int, stop: int, found: Grid) -> None:
+        """Round some columns of a block, in halves."""
+        if stop - start <= _ONE_BY_ONE:
+            self._one_by_one(start, stop, found)
+            return
+        middle = (start + stop) // 2
+        self._round_columns(start, middle, found)
+        self._bring(start, middle, stop)
+        self._round_columns(middle, stop, found)
+
+    def _bring(self, start: int, middle: int, stop: int) -> None:
+        """Let the columns behind the middle take up the errors of those before it."""
+        self._left[middle:stop] -= self._factor[start:middle, middle:stop].T @ self._left[start:middle]
+
+    def _one_by_one(self, start: int, stop: int, found: Grid) -> None:
+        inverse, top = inverse_of(found.scale), 2**self._bits - 1
+        for at in range(start, stop):
+            weight = self._left[at] - self._factor[start:at, at] @ self._left[start:at]
+            integers = self._blocks.integers[at]
+            np.rint(weight * inverse, out=integers)
+            np.clip(integers, -found.zero, top - found.zero, out=integers)
+            self._left[at] = (weight - integers * found.scale) / self._factor[at, at]

@@ -6,7 +6,7 @@ bundle. A new one is a module that has a class with what `Method` asks for, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -14,11 +14,14 @@ from typing import Final, Protocol
 import numpy as np
 
 from edge_assistant.errors import CheckpointError
+from edge_assistant_export import effort
 from edge_assistant_export.awq import Blocks, scaled
-from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
+from edge_assistant_export.effort import Effort
 from edge_assistant_export.quantize import Float32, Packed, Quantizer, Rounding, quantize
 from edge_assistant_export.reference import Tensors, hidden_states
-from edge_assistant_export.sequential import Sequential, embedding_quantizer
+from edge_assistant_export.sequential import Mended, Passing, Sequential
+from edge_assistant_export.weights import Weights
 
 
 class Target(Protocol):
@@ -32,8 +35,14 @@ class Target(Protocol):
     def left(self) -> Sequence[str]:
         """What has not been written: the first tensor's name for all matrices that read the same input."""
 
-    def write(self, names: Iterable[str], quantizer: Quantizer, source: Tensors | None = None) -> None:
-        """Write some of what is left, rounded where it is to be; from the checkpoint if nothing else is named."""
+    def write(self, names: Iterable[str], prepare: Callable[[], Quantizer], source: Tensors | None = None) -> None:
+        """Write some of what is left, rounded where it is to be; from the checkpoint if nothing else is named.
+
+        `prepare` returns what rounds, and is not called where a killed export has left all of it.
+        """
+
+    def spent(self, effort: float) -> None:
+        """Count effort beside that of rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,9 @@ class Method(Protocol):
     def scales_channels(self) -> bool:
         """Whether what a matrix reads is no longer what the checkpoint's reads."""
 
+    def efforts(self, weights: Weights, config: ModelConfig, positions: int) -> Mapping[str, Effort]:
+        """Return what there is to do for texts of so many positions, by the name of a share of the weights."""
+
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix, and return the model that was rounded: the checkpoint, or the same function of it."""
 
@@ -77,9 +89,13 @@ class Nearest:
     reads_text: bool = False
     scales_channels: bool = False
 
+    def efforts(self, weights: Weights, config: ModelConfig, positions: int) -> Mapping[str, Effort]:  # noqa: ARG002
+        """Return what there is to round."""
+        return effort.nearest(weights)
+
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix."""
-        target.write(target.left, self.quantize)
+        target.write(target.left, lambda: self.quantize)
         return job.checkpoint
 
     def quantize(self, weight: Float32, rows: slice, *, bits: int, block_size: int, zero_points: bool) -> Packed:  # noqa: ARG002
@@ -98,16 +114,20 @@ class Gptq:
     finds_zero_points: bool = True
     scales_channels: bool = False
 
+    def efforts(self, weights: Weights, config: ModelConfig, positions: int) -> Mapping[str, Effort]:
+        """Return what there is to do on the texts' way and for each matrix."""
+        return effort.gptq(weights, config, positions)
+
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix on the texts' way through the layers; experts that no text reached by least squares."""
         checkpoint = job.checkpoint
         try:
             if checkpoint.config.tied_embedding:
-                states = hidden_states(checkpoint, job.texts)
-                target.write(["embedding"], embedding_quantizer(states))
+                states = hidden_states(checkpoint, job.texts, observer=Passing(target.spent))
+                target.write(["embedding"], lambda: Mended(np.concatenate(states), spent=target.spent))
             else:
-                target.write(["embedding"], LEAST_SQUARES.quantize)
-            sequential = Sequential(target.written, lambda name, quantizer: target.write([name], quantizer))
+                target.write(["embedding"], lambda: LEAST_SQUARES.quantize)
+            sequential = Sequential(target.written, lambda name, prepare: target.write([name], prepare), target.spent)
             hidden_states(checkpoint, [*job.texts, *job.texts], observer=sequential)
         except np.linalg.LinAlgError as error:
             problem = f"GPTQ cannot weigh what passes through its layers ({error}): try --method least-squares"
@@ -123,10 +143,14 @@ class Awq:
     finds_zero_points: bool = True
     scales_channels: bool = True
 
+    def efforts(self, weights: Weights, config: ModelConfig, positions: int) -> Mapping[str, Effort]:  # noqa: ARG002
+        """Return what there is to round."""
+        return effort.nearest(weights)
+
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix of the scaled model."""
         model = scaled(job.checkpoint, job.texts, job.blocks, job.folder / ".scales.npz")
-        target.write(target.left, LEAST_SQUARES.quantize, model)
+        target.write(target.left, lambda: LEAST_SQUARES.quantize, model)
         return model
 
 

@@ -15,39 +15,64 @@ would be fitted rather than the language. A mixture sends both halves to the exp
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_assistant_export.compensate import Products, compensated, products_of
+from edge_assistant_export.compensate import compensated, products_of
+from edge_assistant_export.effort import Spent, of_passing, untold
 from edge_assistant_export.quantize import Float32, Packed, Quantizer
 from edge_assistant_export.reference import Int64, Observer, Tensors
 
 # The share of the checkpoint's lead that a matrix is to make up for.
 _SHARE: Final = np.float32(0.5)
 
-Write = Callable[[str, Quantizer], None]
-"""Quantises the matrices that read one input, by the name of the first, where they are to be."""
+# Positions that are multiplied at a time: few seconds' work with any matrix.
+_POSITIONS: Final = 2048
+
+Write = Callable[[str, Callable[[], Quantizer]], None]
+"""Quantises the matrices that read one input, by the name of the first; its quantiser is only made if need be."""
 
 
-class Sequential(Observer):
+class Passing(Observer):
+    """Tells what effort the products take that texts pass through."""
+
+    def __init__(self, spent: Spent) -> None:
+        """`spent` is told of each part of a product."""
+        self._spent = spent
+
+    def product(self, model: Tensors, name: str) -> Callable[[Float32], Float32]:
+        """Multiply by a matrix, some positions at a time."""
+        return partial(self._multiplied, model.tensor(name))
+
+    def _multiplied(self, weight: Float32, x: Float32) -> Float32:
+        out = np.empty((len(x), len(weight)), np.float32)
+        for start in range(0, len(x), _POSITIONS):
+            some = slice(start, start + _POSITIONS)
+            np.matmul(x[some], weight.T, out=out[some])
+            self._spent(of_passing(len(x[some]), *weight.shape))
+        return out
+
+
+class Sequential(Passing):
     """Both halves of the positions on their way through the layers."""
 
     positions = np.iinfo(np.int64).max  # halves of a part would not be those of the whole
 
-    def __init__(self, quantised: Tensors, write: Write) -> None:
+    def __init__(self, quantised: Tensors, write: Write, spent: Spent = untold) -> None:
         """`quantised` is the model whose matrices `write` has written so far."""
+        super().__init__(spent)
         self._quantised, self._write = quantised, write
 
     def inputs(self, name: str, x: Float32, residual: Float32 | None = None) -> None:
         """Write the matrices that read x."""
+        if name == "embedding":  # tied to the head, it was written when the first text was read
+            return
         exact, found = _halves(x)
         lead = None if residual is None else np.subtract(*_halves(residual))
-        if name != "embedding":  # tied to the head, it was written when the first text was read
-            self._write(name, Mended(products_of(found), exact, found, lead))
+        self._write(name, lambda: Mended(found, exact, lead, self._spent))
 
     def routes(self, layer: int, chosen: Int64) -> Int64:  # noqa: ARG002
         """Send a position to the same experts in both halves, so that what meets an expert is a pair."""
@@ -63,38 +88,50 @@ class Sequential(Observer):
         return _both(super().product(model, name), super().product(self._quantised, name))
 
 
-def embedding_quantizer(states: list[Float32]) -> Quantizer:
-    """Return what rounds an embedding that is also the head; `states` [n, hidden] are those of texts at the end."""
-    return Mended(products_of(np.concatenate(states)))
-
-
-@dataclass(frozen=True)
 class Mended:
     """Rounds matrices that read one input, by coordinate descent."""
 
-    products: Products
-    """H and U of what they meet."""
-    exact: Float32 | None = None
-    """What they meet in the checkpoint, [n, in]; None: what they meet in the bundle."""
-    found: Float32 | None = None
-    """What they meet in the bundle, [n, in]."""
-    lead: Float32 | None = None
-    """By how much the residual stream of the checkpoint is ahead of the bundle's, [n, out]."""
+    def __init__(
+        self,
+        found: Float32,
+        exact: Float32 | None = None,
+        lead: Float32 | None = None,
+        spent: Spent = untold,
+    ) -> None:
+        """`found` [n, in] is what they meet in the bundle, `exact` in the checkpoint, if that is something else.
+
+        `lead` [n, out] is by how much the residual stream of the checkpoint is ahead of the bundle's.
+
+        Raises:
+            numpy.linalg.LinAlgError: What they meet is not finite.
+        """
+        self.products = products_of(found, spent)
+        self._found, self._lead = found, lead
+        self._ahead: Float32 | None = None if exact is None else exact - found
+        self._turn: Float32 | None = None
+        if self._ahead is not None and found.shape[1] <= len(found):
+            # R^T x' H^-1 of all rows at once, but for the lead: W times this.
+            pull: Float32 = _SHARE * (self._ahead.T @ found)
+            self._turn = self.products.by_inverse(pull)
+            self._ahead = None
 
     def __call__(self, weight: Float32, rows: slice, *, bits: int, block_size: int, zero_points: bool) -> Packed:
         """Return some rows of one of the matrices."""
-        pull = self._pull(weight, rows)
-        return compensated(weight, self.products, bits, block_size, zero_points=zero_points, pull=pull)
+        return compensated(self.aim(weight, rows), self.products, bits, block_size, zero_points=zero_points)
 
-    def _pull(self, weight: Float32, rows: slice) -> Float32 | None:
-        """Return R^T x' [n_rows, in]."""
-        if self.exact is None or self.found is None:
-            return None
-        ahead: Float32 = _SHARE * (self.exact @ weight.T - self.found @ weight.T)
-        if self.lead is not None:
-            ahead += _SHARE * self.lead[:, rows]
-        pull: Float32 = ahead.T @ self.found
-        return pull
+    def aim(self, weight: Float32, rows: slice) -> Float32:
+        """Return the weights W + R^T x' H^-1 [n_rows, in] that would give what is asked for."""
+        aim = weight if self._turn is None else weight + weight @ self._turn
+        missing: list[Float32] = []
+        if self._ahead is not None:
+            products: Float32 = self._ahead @ weight.T
+            missing.append(products)
+        if self._lead is not None:
+            missing.append(self._lead[:, rows])
+        if missing:
+            pull: Float32 = _SHARE * (sum(missing[1:], missing[0]).T @ self._found)
+            aim = aim + self.products.by_inverse(pull)
+        return aim
 
 
 def _halves(x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,11 +41,13 @@ from edge_assistant_export import __version__
 from edge_assistant_export.awq import Blocks
 from edge_assistant_export.cache_scales import cache_scales
 from edge_assistant_export.calibration_text import calibration_texts
+from edge_assistant_export.effort import Effort
 from edge_assistant_export.graph import Place, serialize
 from edge_assistant_export.journal import Journal
 from edge_assistant_export.methods import Job
 from edge_assistant_export.mistral import build_graph
 from edge_assistant_export.neighbours import bundle_config, genai_config
+from edge_assistant_export.one_thread import one_thread_each
 from edge_assistant_export.publish import (
     check_output,
     check_space,
@@ -118,7 +120,8 @@ def export(
                 for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
                     _write_rows(file.fileno(), place, 0, as_stored(table, place.dtype, place.name))
                 job = Job(checkpoint, texts, _blocks(weights), folder)
-                with _Writer(file.fileno(), weights, checkpoint, journal, progress) as writer:
+                efforts = recipe.rounding.efforts(weights, checkpoint.config, sum(map(len, texts)))
+                with _Writer(file.fileno(), weights, checkpoint, journal, efforts, progress) as writer:
                     rounded = recipe.rounding(job, writer)
                 os.fsync(file.fileno())
             scales = cache_scales(rounded, texts) if recipe.cache == "int8" else None
@@ -198,6 +201,11 @@ def _pieces(matrix: Matrix, rows: slice) -> Iterator[_Piece]:
         yield _Piece(matrix, slice(start, min(start + step, rows.stop)))
 
 
+def _name(piece: _Piece) -> str:
+    """Return what the journal calls a piece."""
+    return f"{piece.matrix.data.name} {piece.rows.start}-{piece.rows.stop}"
+
+
 def _fingerprint(checkpoint: Checkpoint, recipe: Recipe, manifest: Manifest, texts: list[list[int]] | None) -> str:
     """Return what two exports share whose finished pieces are the same: what is read, how, and by which exporter."""
     text = recipe.calibration.stat() if recipe.calibration else None
@@ -224,14 +232,21 @@ class _Writer:
     """Quantises matrices in as many threads as there are cores: numpy's loops let go of the interpreter lock."""
 
     def __init__(
-        self, file: int, weights: Weights, checkpoint: Checkpoint, journal: Journal, progress: Progress
+        self,
+        file: int,
+        weights: Weights,
+        checkpoint: Checkpoint,
+        journal: Journal,
+        efforts: Mapping[str, Effort],
+        progress: Progress,
     ) -> None:
-        """`file` is the descriptor of the file of weights; `progress` is told how many weights are done."""
+        """`file` is the descriptor of the file of weights; `progress` is told how much of the effort is done."""
         self._file, self._checkpoint, self._journal, self._progress = file, checkpoint, journal, progress
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "quantise")
         self._left = {name: _Piece(matrix, rows) for matrix in weights.matrices for name, rows in matrix.shares()}
-        self._total = sum(matrix.n_rows * matrix.row_size for matrix in weights.matrices)
-        self._done = 0
+        self._efforts = efforts
+        self._total = sum(effort.whole for effort in efforts.values())
+        self._done = 0.0
         self.written = Written(file, weights, checkpoint)
 
     def __enter__(self) -> Self:
@@ -239,29 +254,59 @@ class _Writer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            self.spent(self._total - self._done)  # what was counted beforehand may be a little off
 
     @property
     def left(self) -> list[str]:
         """What has not been written, by the first tensor's name of what reads the same input."""
         return list(self._left)
 
-    def write(self, names: Iterable[str], quantizer: Quantizer, source: Tensors | None = None) -> None:
-        """Write some of what is left, and return when it is; from the checkpoint if no other source is named."""
-        write = partial(self._write_piece, quantizer=quantizer, source=source or self._checkpoint)
-        shares = [self._left.pop(name) for name in names]
-        futures = [self._pool.submit(write, piece) for share in shares for piece in _pieces(*share)]
-        for future in as_completed(futures):
-            self._done += future.result()
-            self._progress("weights", self._done, self._total)
+    def spent(self, effort: float) -> None:
+        """Count effort, and tell of it."""
+        self._done = min(self._done + effort, self._total)
+        self._progress("weights", int(self._done), int(self._total))
 
-    def _write_piece(self, piece: _Piece, quantizer: Quantizer, source: Tensors) -> int:
-        """Quantise and write a piece that is not there yet; return how many weights that were."""
+    def write(self, names: Iterable[str], prepare: Callable[[], Quantizer], source: Tensors | None = None) -> None:
+        """Write some of what is left, and return when it is; from the checkpoint if no other source is named.
+
+        Interrupted, it lets the pieces that are being written come to their end.
+        """
+        pieces = [one for name in names for one in self._missing(name)]
+        if not pieces:
+            return
+        write = partial(self._write_piece, quantizer=prepare(), source=source or self._checkpoint)
+        with one_thread_each():
+            futures = {self._pool.submit(write, piece): effort for piece, effort in pieces}
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    self.spent(futures[future])
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                wait(futures)
+                raise
+
+    def _missing(self, name: str) -> list[tuple[_Piece, float]]:
+        """Return the pieces of a share that are not there yet, with their efforts; what is there is effort no more."""
+        share, effort = self._left.pop(name), self._efforts[name]
+        pieces = list(_pieces(*share))
+        finished = list(self._pool.map(self._is_finished, pieces))
+        per_row = effort.rounding / (share.rows.stop - share.rows.start)
+        efforts = [per_row * (piece.rows.stop - piece.rows.start) for piece in pieces]
+        self._total -= sum(one for one, there in zip(efforts, finished, strict=True) if there)
+        if all(finished):
+            self._total -= effort.preparing
+        return [each for each, there in zip(zip(pieces, efforts, strict=True), finished, strict=True) if not there]
+
+    def _is_finished(self, piece: _Piece) -> bool:
+        finished = self._journal.hash_of(_name(piece))
+        return finished is not None and finished == self._hash_on_disk(piece)
+
+    def _write_piece(self, piece: _Piece, quantizer: Quantizer, source: Tensors) -> None:
+        """Quantise and write a piece."""
         matrix, first_row = piece.matrix, piece.rows.start
-        n_weights: int = (piece.rows.stop - first_row) * matrix.row_size
-        name = f"{matrix.data.name} {first_row}-{piece.rows.stop}"
-        finished = self._journal.hash_of(name)
-        if finished is not None and finished == self._hash_on_disk(piece):
-            return n_weights
         rows = read_rows(matrix, partial(self._read, source), piece.rows)
         written: Sequence[npt.NDArray[Any]] = [rows]
         if matrix.scales is not None:
@@ -271,8 +316,7 @@ class _Writer:
         sha256 = hashlib.sha256()
         for place, part in zip(matrix.places, written, strict=True):
             sha256.update(_write_rows(self._file, place, first_row, as_stored(part, place.dtype, place.name)))
-        self._journal.add(name, sha256.hexdigest())
-        return n_weights
+        self._journal.add(_name(piece), sha256.hexdigest())
 
     def _hash_on_disk(self, piece: _Piece) -> str:
         sha256 = hashlib.sha256()

@@ -7,6 +7,7 @@ import pytest
 
 from edge_assistant_export import compensate
 from edge_assistant_export.compensate import compensated, products_of
+from edge_assistant_export.effort import of_products
 from edge_assistant_export.quantize import dequantize, quantize, unpack
 
 ROWS, IN = 24, 172
@@ -47,7 +48,8 @@ def test_no_sweep_makes_it_worse(products, zero_points, pulled, monkeypatch):
 
     def costs(sweeps):
         monkeypatch.setattr(compensate, "_SWEEPS", sweeps)
-        found = compensated(weight, products, 4, 32, zero_points=zero_points, pull=pull)
+        aim = weight if pull is None else weight + products.by_inverse(pull)
+        found = compensated(aim, products, 4, 32, zero_points=zero_points)
         change = (dequantize(found, 4, IN) - weight).astype(np.float64)
         linear = 0 if pull is None else 2 * (change * pull).sum(axis=1)
         return ((change @ products.damped) * change).sum(axis=1) - linear
@@ -62,7 +64,8 @@ def test_no_sweep_makes_it_worse(products, zero_points, pulled, monkeypatch):
 def test_it_follows_the_pull(x, products):
     """Asked to move the product by what a change of the matrix would do, it becomes the changed matrix."""
     weight, step = random(ROWS, IN), 0.3 * random(ROWS, IN, 1)[..., 0]
-    found = dequantize(compensated(weight, products, 8, 32, pull=step @ products.damped), 8, IN)
+    aim = weight + products.by_inverse(step @ products.damped)
+    found = dequantize(compensated(aim, products, 8, 32), 8, IN)
     left = np.square(x @ (found - weight - step).T).sum()
     assert left < 0.01 * np.square(x @ step.T).sum()
 
@@ -97,6 +100,38 @@ def test_rows_do_not_depend_on_each_other(products):
         assert (getattr(whole, name) == together).mean() > 0.9, (
             "a rounding that falls the other way moves a few behind it"
         )
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_without_sweeps_it_is_gptq_column_by_column(products, bits, monkeypatch):
+    """In halves of halves, errors come to later columns as the plain formula brings them."""
+    monkeypatch.setattr(compensate, "_SWEEPS", 0)
+    weight = random(ROWS, IN)
+    packed = compensated(weight, products, bits, 32)
+    scales = np.repeat(packed.scales, 32, axis=1)[:, :IN]
+    left, factor, half = weight.astype(np.float64), products.factor.astype(np.float64), 2 ** (bits - 1)
+    integers = unpack(packed, bits)[0][:, :IN].astype(np.int64) - half
+    for at in range(IN):
+        nearest = np.clip(left[:, at] / scales[:, at], -half, half - 1)
+        assert np.abs(integers[:, at] - nearest).max() < 0.501
+        error = (left[:, at] - integers[:, at] * scales[:, at]) / factor[at, at]
+        left[:, at:] -= error[:, np.newaxis] * factor[at, at:]
+
+
+def test_the_effort_that_is_told_is_what_was_foretold(x, monkeypatch):
+    monkeypatch.setattr(compensate, "_PANEL", 16)
+    told = []
+    products_of(x, told.append)
+    assert len(told) > 4
+    assert sum(told) == pytest.approx(of_products(*x.shape), rel=0.1)
+
+
+def test_sums_in_panels_are_the_whole_sum(x, monkeypatch):
+    monkeypatch.setattr(compensate, "_PANEL", 48)
+    damped = products_of(x).damped
+    np.testing.assert_array_equal(damped, damped.T)
+    monkeypatch.setattr(compensate, "_PANEL", 4096)
+    np.testing.assert_allclose(damped, products_of(x).damped, rtol=1e-4, atol=1e-2)
 
 
 def test_the_factor_is_that_of_the_damped_inverse(x, products):

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_assistant.bundle import WEIGHTS_FILE
 from edge_assistant.errors import RecipeError
+from edge_assistant_export import sequential
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.methods import METHODS
 from edge_assistant_export.recipe import Recipe
@@ -71,3 +73,40 @@ def test_a_calibrated_export_goes_on_as_it_began(method, tiny_checkpoint, tmp_pa
         assert export(checkpoint, recipe, tmp_path / "out").files.keys() == whole.files.keys()
         ends = [verify(tmp_path / name, checkpoint, tokens=256).kl for name in ("whole", "out")]
     assert ends[1] == pytest.approx(ends[0], rel=0.1)
+
+
+def test_gptq_gone_on_with_keeps_finished_layers(tiny_checkpoint, tmp_path, monkeypatch):
+    """What was written whole is neither weighed nor rounded again, and its bytes stay."""
+    last = "layers.1.gate"
+    shares = []
+    mended = sequential.Mended
+
+    def stop_at_the_last(*args):
+        shares.append(args[0].shape)
+        if len(shares) == stop_after:
+            raise KeyboardInterrupt
+        return mended(*args)
+
+    monkeypatch.setattr(sequential, "Mended", stop_at_the_last)
+    recipe = Recipe(method="gptq", zero_points=True, calibration=TEXT)
+    with Checkpoint.open(tiny_checkpoint()) as checkpoint:
+        weights = plan_weights(checkpoint.config, recipe.quantization(checkpoint.config))
+        names = [name for matrix in weights.matrices for name, _ in matrix.shares()]
+        stop_after = names.index(last)  # the embedding, which is the first, is rounded for itself
+        with pytest.raises(KeyboardInterrupt):
+            export(checkpoint, recipe, tmp_path / "out")
+        before = (tmp_path / ".out.partial" / WEIGHTS_FILE).read_bytes()
+        told, n_of_first, stop_after = [], len(shares), 0
+        shares.clear()
+        export(checkpoint, recipe, tmp_path / "out", lambda *one: told.append(one))
+        after = (tmp_path / "out" / WEIGHTS_FILE).read_bytes()
+    assert len(shares) == len(names) - n_of_first
+    assert n_of_first > 4, "more than one layer"
+    for matrix in weights.matrices[:n_of_first]:
+        for place in matrix.places:
+            whole = slice(place.offset, place.offset + place.nbytes)
+            assert after[whole] == before[whole]
+            assert any(after[whole])
+    totals = [total for _, _, total in told]
+    assert totals == sorted(totals, reverse=True), "what is there already is no work that is left"
+    assert told[-1][1] == told[-1][2] < totals[0]

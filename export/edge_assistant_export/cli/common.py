@@ -57,7 +57,8 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     """Give a function that moves a bar on standard error, told a stage and how much of how much of it is done."""
     from tqdm import tqdm
 
-    with tqdm(unit="", unit_scale=True, disable=None, file=sys.stderr, leave=False) as bar:
+    # Without smoothing the time left is told from all the time so far: what is done goes at several speeds.
+    with tqdm(unit="", unit_scale=True, smoothing=0, disable=None, file=sys.stderr, leave=False) as bar:
         current = ""
 
         def show(stage: str, done: int, total: int) -> None:
@@ -66,6 +67,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
                 current = stage
                 bar.reset(total)
                 bar.set_description(stage)
+            bar.total = total  # it shrinks where a killed export has left something
             bar.update(done - bar.n)
 
         yield show
