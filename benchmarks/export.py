@@ -5,6 +5,7 @@ needs transformers 5 and torch, so it runs in an environment of its own (`make b
 of the checkpoint do not count as memory: the kernel takes them back. The last line is one JSON object.
 
     python benchmarks/export.py CHECKPOINT [--builder-python .venv-genai/bin/python] [--scratch FOLDER]
+    python benchmarks/export.py CHECKPOINT --block-size 128 -- --method gptq --zero-points --calibration pages.txt
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="where bundles are written")
     parser.add_argument("--block-size", default="32", help="block size of our export (default 32, the builder's own)")
     parser.add_argument("--builder-python", type=Path, help="the Python that has onnxruntime-genai's builder")
+    parser.add_argument("more", nargs="*", help="options of our export, behind --")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         scratch = Path(folder)
@@ -98,7 +100,10 @@ def main() -> None:
             "checkpoint_mb": round(sum(path.stat().st_size for path in weight_files(options.checkpoint)) / 1e6),
             "disk_copy_mb_per_s": round(copy_speed(options.checkpoint, scratch), 1),
             "edge-assistant-export": run(
-                "edge-assistant-export", [*command, "--block-size", options.block_size], options.checkpoint, ours
+                "edge-assistant-export",
+                [*command, "--block-size", options.block_size, *options.more],
+                options.checkpoint,
+                ours,
             ),
         }
         if options.builder_python:

@@ -32,7 +32,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from edge_assistant_export.descent import Grid, improved
-from edge_assistant_export.effort import Spent, of_factor, of_sum, untold
+from edge_assistant_export.effort import Spent, of_factor, of_sums, untold
 from edge_assistant_export.quantize import Float32, Packed, grid, inverse_of, n_blocks, pack, pack_zero_points
 from edge_assistant_export.triangular import factor_of_inverse, times_upper, times_upper_transposed
 
@@ -71,7 +71,8 @@ def products_of(x: Float32, spent: Spent = untold) -> Products:
         np.matmul(x[:, panel].T, x[:, before], out=damped[panel, before])
         damped[before, panel] = damped[panel, before].T
         damped[panel, panel] = x[:, panel].T @ x[:, panel]
-        spent(of_sum(n, *damped[panel, : panel.stop].shape))
+        width = min(_PANEL, row_size - start)
+        spent(of_sums(n, width * (start + width / 2)))
     if not np.isfinite(damped.sum()):
         raise np.linalg.LinAlgError("it is not finite")
     damped[np.diag_indices_from(damped)] += _DAMPING * float(np.mean(np.diagonal(damped))) or 1.0

@@ -69,12 +69,12 @@ def untold(_effort: float) -> None:
 
 def of_products(positions: int, row_size: int) -> float:
     """Return what it takes to know H and U of so many inputs [positions, row_size]."""
-    return of_sum(positions, row_size, row_size) / 2 + of_factor(row_size)
+    return of_sums(positions, row_size**2 / 2) + of_factor(row_size)
 
 
-def of_sum(positions: int, rows: int, columns: int) -> float:
-    """Return what it takes to make some rows and columns of H."""
-    return float(positions) * rows * columns
+def of_sums(positions: int, count: float) -> float:
+    """Return what it takes to make so many numbers of H, which is symmetric."""
+    return positions * count
 
 
 def of_factor(row_size: int) -> float:

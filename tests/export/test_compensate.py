@@ -123,7 +123,7 @@ def test_the_effort_that_is_told_is_what_was_foretold(x, monkeypatch):
     told = []
     products_of(x, told.append)
     assert len(told) > 4
-    assert sum(told) == pytest.approx(of_products(*x.shape), rel=0.1)
+    assert sum(told) == pytest.approx(of_products(*x.shape), rel=1e-6)
 
 
 def test_sums_in_panels_are_the_whole_sum(x, monkeypatch):
