@@ -32,7 +32,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from edge_assistant_export.descent import Grid, improved
-from edge_assistant_export.effort import Spent, of_factor, of_sums, untold
+from edge_assistant_export.effort import Spent, of_sums, untold
 from edge_assistant_export.quantize import Float32, Packed, grid, inverse_of, n_blocks, pack, pack_zero_points
 from edge_assistant_export.triangular import factor_of_inverse, times_upper, times_upper_transposed
 
@@ -76,9 +76,7 @@ def products_of(x: Float32, spent: Spent = untold) -> Products:
     if not np.isfinite(damped.sum()):
         raise np.linalg.LinAlgError("it is not finite")
     damped[np.diag_indices_from(damped)] += _DAMPING * float(np.mean(np.diagonal(damped))) or 1.0
-    factor = factor_of_inverse(damped)
-    spent(of_factor(row_size))
-    return Products(damped, factor)
+    return Products(damped, factor_of_inverse(damped, spent))
 
 
 def compensated(aim: Float32, products: Products, bits: int, block_size: int, *, zero_points: bool = False) -> Packed:

@@ -14,7 +14,7 @@ would be fitted rather than the language. A mixture sends both halves to the exp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -45,14 +45,16 @@ class Passing(Observer):
 
     def product(self, model: Tensors, name: str) -> Callable[[Float32], Float32]:
         """Multiply by a matrix, some positions at a time."""
-        return partial(self._multiplied, model.tensor(name))
+        return partial(self._multiplied, [model.tensor(name)])
 
-    def _multiplied(self, weight: Float32, x: Float32) -> Float32:
-        out = np.empty((len(x), len(weight)), np.float32)
-        for start in range(0, len(x), _POSITIONS):
-            some = slice(start, start + _POSITIONS)
-            np.matmul(x[some], weight.T, out=out[some])
-            self._spent(of_passing(len(x[some]), *weight.shape))
+    def _multiplied(self, weights: Sequence[Float32], x: Float32) -> Float32:
+        """Return the products of equal shares of x with a matrix each."""
+        out = np.empty((len(x), len(weights[0])), np.float32)
+        for weight, given, made in zip(weights, *(np.split(each, len(weights)) for each in (x, out)), strict=True):
+            for start in range(0, len(given), _POSITIONS):
+                some = slice(start, start + _POSITIONS)
+                np.matmul(given[some], weight.T, out=made[some])
+                self._spent(of_passing(len(given[some]), *weight.shape))
         return out
 
 
@@ -81,11 +83,12 @@ class Sequential(Passing):
 
     def embed(self, model: Tensors, ids: Int64) -> Float32:
         """Read rows of the checkpoint's embedding and of what became of it."""
-        return _both(partial(super().embed, model), partial(super().embed, self._quantised))(ids)
+        exact, found = _halves(ids)
+        return np.concatenate((super().embed(model, exact), super().embed(self._quantised, found)))
 
     def product(self, model: Tensors, name: str) -> Callable[[Float32], Float32]:
         """Multiply by the checkpoint's matrix and by what became of it."""
-        return _both(super().product(model, name), super().product(self._quantised, name))
+        return partial(self._multiplied, [model.tensor(name), self._quantised.tensor(name)])
 
 
 class Mended:
@@ -138,10 +141,3 @@ def _halves(x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return what belongs to the checkpoint and what belongs to the bundle."""
     middle = len(x) // 2
     return x[:middle], x[middle:]
-
-
-def _both(
-    exact: Callable[[npt.NDArray[Any]], Float32], found: Callable[[npt.NDArray[Any]], Float32]
-) -> Callable[[npt.NDArray[Any]], Float32]:
-    """Return what does one thing with the first half and the other with the second."""
-    return lambda x: np.concatenate([each(half) for each, half in zip((exact, found), _halves(x), strict=True)])

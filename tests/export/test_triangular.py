@@ -11,7 +11,7 @@ from edge_assistant_export.triangular import factor_of_inverse, times_upper, tim
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(triangular, "_INVERTED", 4)
+    monkeypatch.setattr(triangular, "_FACTORED", 4)
     monkeypatch.setattr(triangular, "_MULTIPLIED", 8)
 
 
