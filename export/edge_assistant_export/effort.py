@@ -59,8 +59,11 @@ def gptq(weights: Weights, architecture: Architecture, positions: int) -> dict[s
             efforts[name] = _gptq(matrix, rows, met, passing=2)
     head = weights.lm_head
     name, rows = next(head.shares())
-    before = sum(one.passing for one in efforts.values()) / 2 if architecture.tied_embedding else 0
-    return {**efforts, name: _gptq(head, rows, positions, passing=0)._replace(passing=before)}
+    efforts[name] = _gptq(head, rows, positions, passing=0)
+    if architecture.tied_embedding:  # it is rounded first, for what the checkpoint alone gives
+        before = sum(one.passing for one in efforts.values()) / 2
+        efforts[name] = efforts[name]._replace(passing=before, preparing=of_products(positions, head.row_size))
+    return efforts
 
 
 def untold(_effort: float) -> None:
@@ -82,6 +85,16 @@ def of_factor(row_size: int) -> float:
     return 0.5 * row_size**3
 
 
+def of_turn(positions: int, row_size: int) -> float:
+    """Return what it takes to know what all rows are to make up for, where inputs [positions, row_size] allow it."""
+    return float(positions) * row_size**2 + float(row_size) ** 3
+
+
+def turns(positions: int, row_size: int) -> bool:
+    """Return whether that is less than to make up for it row by row: where there are as many inputs as channels."""
+    return row_size <= positions
+
+
 def of_passing(positions: int, rows: int, row_size: int) -> float:
     """Return what it takes to multiply inputs [positions, row_size] by a matrix [rows, row_size]."""
     return float(positions) * rows * row_size
@@ -93,10 +106,11 @@ def _gptq(matrix: Matrix, rows: slice, positions: int, *, passing: int) -> Effor
     if matrix.scales is None:
         return Effort(passing * of_passing(positions, n_rows, row_size), 0, n_rows * row_size)
     grids = _GRIDS if matrix.zero_points is None else _GRIDS_WITH_ZERO_POINTS
+    once = turns(positions, row_size)
     # The aim, the errors that go to later columns, and the slopes of two sweeps.
-    products = min(row_size, 2 * positions) + row_size + row_size / 2 + 2 * row_size
+    products = (row_size if once else 2 * positions + row_size) + row_size / 2 + 2 * row_size
     return Effort(
         passing * of_passing(positions, n_rows, row_size),
-        of_products(positions, row_size),
+        of_products(positions, row_size) + (of_turn(positions, row_size) if once else 0),
         n_rows * row_size * (products + grids * _DESCENT),
     )

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_assistant_export.compensate import compensated, products_of
-from edge_assistant_export.effort import Spent, of_passing, untold
+from edge_assistant_export.effort import Spent, of_passing, of_turn, turns, untold
 from edge_assistant_export.quantize import Float32, Packed, Quantizer
 from edge_assistant_export.reference import Int64, Observer, Tensors
 
@@ -112,11 +112,12 @@ class Mended:
         self._found, self._lead = found, lead
         self._ahead: Float32 | None = None if exact is None else exact - found
         self._turn: Float32 | None = None
-        if self._ahead is not None and found.shape[1] <= len(found):
+        if self._ahead is not None and turns(*found.shape):
             # R^T x' H^-1 of all rows at once, but for the lead: W times this.
             pull: Float32 = _SHARE * (self._ahead.T @ found)
             self._turn = self.products.by_inverse(pull)
             self._ahead = None
+            spent(of_turn(*found.shape))
 
     def __call__(self, weight: Float32, rows: slice, *, bits: int, block_size: int, zero_points: bool) -> Packed:
         """Return some rows of one of the matrices."""
