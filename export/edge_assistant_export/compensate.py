@@ -16,10 +16,11 @@ columns still to come take up what rounding this one did to the product. With H^
     q = round(w[:, j])                    error = (w[:, j] - q) / U[j, j]
     w[:, j+1:] -= error * U[j, j+1:]
 
-Then all columns are gone through several times more, as in QuantEase (Behdin et al. 2023, arXiv 2309.01885), a block at
-a time (`descent.py`): each block tries a few scales and zero points about its own, and integers for each; the scale is
-refitted to the integers that came of it, in closed form under H, and the best is kept if it is better than what was: so
-the cost never rises. H is damped: a text of some thousand tokens has not seen everything.
+Then all columns are gone through twice more, as in QuantEase (Behdin et al. 2023, arXiv 2309.01885), a block at a time
+(`descent.py`): each block tries a few scales and zero points about its own, and integers for each; the scale is then
+refitted to its integers, in closed form under H, and the best is kept if it is better than what was: so the cost never
+rises. The second time the scale that fits is tried alone: the others gain nothing then, and take two fifths of the
+time. H is damped: a text of some thousand tokens has not seen everything.
 
 Most of the arithmetic is in products of large parts: columns are rounded in halves of halves, of which the first brings
 all its errors to the second at once, and a block's slope, half the gradient, is made when the block is reached.
@@ -31,15 +32,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from edge_assistant_export.descent import Grid, improved
+from edge_assistant_export.descent import SHARES, Grid, improved
 from edge_assistant_export.effort import Spent, of_sums, untold
 from edge_assistant_export.quantize import Float32, Packed, grid, inverse_of, n_blocks, pack, pack_zero_points
 from edge_assistant_export.triangular import factor_of_inverse, times_upper, times_upper_transposed
 
 # What is added to the diagonal of H, as a share of its mean.
 _DAMPING: Final = 0.02
-# How often all columns are gone through.
-_SWEEPS: Final = 2
+# The scales that are tried each time all columns are gone through: the first time those about a block's own too.
+_SWEEPS: Final = (SHARES, SHARES[:1])
 # Columns of H that are made at a time, and columns that are rounded one by one.
 _PANEL: Final = 2048
 _ONE_BY_ONE: Final = 16
@@ -87,13 +88,13 @@ def compensated(aim: Float32, products: Products, bits: int, block_size: int, *,
     n_rows, row_size = aim.shape
     blocks = _Greedy(aim, products.factor, bits, block_size, zero_points=zero_points).rounded()
     beside = blocks.integers[:row_size] * np.repeat(blocks.scales, block_size, axis=0)[:row_size] - aim.T
-    for _ in range(_SWEEPS):
+    for shares in _SWEEPS:
         for number in range(len(blocks.scales)):
             columns = slice(number * block_size, min((number + 1) * block_size, row_size))
             slope = products.damped[columns] @ beside
             before, held = blocks.integers[columns], Grid(blocks.scales[number], blocks.zeros[number])
             part = np.ascontiguousarray(products.damped[columns, columns])
-            integers, found = improved(before, held, part, slope, 2**bits - 1, free_zeros=zero_points)
+            integers, found = improved(before, held, part, slope, 2**bits - 1, free_zeros=zero_points, shares=shares)
             beside[columns] += integers * found.scale - before * held.scale
             blocks.integers[columns], blocks.scales[number], blocks.zeros[number] = integers, *found
     unsigned = blocks.integers + np.repeat(blocks.zeros, block_size, axis=0)

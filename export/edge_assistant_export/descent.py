@@ -8,6 +8,7 @@ is brought to the second in one product.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,8 +17,8 @@ from edge_assistant_export.quantize import Float32, inverse_of, round_to_bf16
 
 # How often the columns are gone through for each scale that is tried.
 _PASSES: Final = 2
-# Scales that are tried, as shares of the one that fits the integers best.
-_SHARES: Final = np.array([1.0, 0.94, 1.06, 0.88, 1.12], np.float32)
+SHARES: Final = (1.0, 0.94, 1.06, 0.88, 1.12)
+"""Scales that are worth a try, as shares of the one that fits the integers best."""
 # Zero points that are tried, from the one there is.
 _SHIFTS: Final = np.array([0, -1, 1], np.float32)
 # A gain smaller than this share of the weights' own cost is rounding.
@@ -38,21 +39,38 @@ class Grid(NamedTuple):
 
 
 def improved(
-    integers: Float32, grid: Grid, products: Float32, slope: Float32, top: int, *, free_zeros: bool
+    integers: Float32,
+    grid: Grid,
+    products: Float32,
+    slope: Float32,
+    top: int,
+    *,
+    free_zeros: bool,
+    shares: Sequence[float] = SHARES,
 ) -> tuple[Float32, Grid]:
     """Return signed integers [columns, rows] and a grid that cost no more than those given, row by row.
 
     `products` is H [columns, columns], `slope` G^T [columns, rows], `top` the largest unsigned integer; zero points
-    may change if they are free, and scales are positive then.
+    may change if they are free, and scales are positive then. `shares` are the scales that are tried, as SHARES has it.
     """
     n_rows = integers.shape[1]
     found, scale, zero = np.empty_like(integers), np.empty_like(grid.scale), np.empty_like(grid.zero)
-    step = max(1, _WIDE // (len(_SHARES) * (len(_SHIFTS) if free_zeros else 1)))
+    tried = _Trials(np.array(shares, np.float32)[:, np.newaxis], _SHIFTS if free_zeros else _SHIFTS[:1])
+    step = max(1, _WIDE // (tried.shares.size * tried.shifts.size))
     for start in range(0, n_rows, step):
         some = slice(start, start + step)
         one = _Rows(integers[:, some], Grid(grid.scale[some], grid.zero[some]), products, slope[:, some], top)
-        found[:, some], (scale[some], zero[some]) = one.improved(free_zeros=free_zeros)
+        found[:, some], (scale[some], zero[some]) = one.improved(tried)
     return found, Grid(scale, zero)
+
+
+class _Trials(NamedTuple):
+    """What is tried: each share with each shift."""
+
+    shares: Float32
+    """[shares, 1]."""
+    shifts: Float32
+    """[shifts]; where there is but one, zero points are not free, and scales may be negative."""
 
 
 class _Rows:
@@ -65,9 +83,10 @@ class _Rows:
         self._target = by_now - slope
         self._least_gain = _LEAST_GAIN * np.einsum("ij,ij->j", self._now, by_now)
 
-    def improved(self, *, free_zeros: bool) -> tuple[Float32, Grid]:
+    def improved(self, trials: _Trials) -> tuple[Float32, Grid]:
         """Return the integers and the grid that cost least of all that is tried, or what there is."""
-        scale, zero = self._tried(free_zeros=free_zeros)
+        positive = trials.shifts.size > 1
+        scale, zero = self._tried(trials, positive=positive)
         integers, slope = self._rounded(scale, zero)
         # What each costs with its scale, and with the scale that fits its integers best: the cost is a parabola in it.
         along, dot = (np.einsum("itj,itj->tj", integers, one) for one in (slope, self._target[:, np.newaxis]))
@@ -76,7 +95,7 @@ class _Rows:
         slope += self._slope[:, np.newaxis]
         cost = np.einsum("itj,itj->tj", change, slope)
         squares = (along + dot) * inverse_of(scale)
-        fitted = _fitted(dot, squares, scale, positive=free_zeros)
+        fitted = _fitted(dot, squares, scale, positive=positive)
         step = fitted - scale
         costs = np.stack((cost, cost + step * (2 * along + step * squares)), axis=1).reshape(-1, len(self._least_gain))
         best = costs.argmin(axis=0)
@@ -86,14 +105,14 @@ class _Rows:
         grid = Grid(*(np.where(better, *pair) for pair in zip((scales, zero[number, rows]), self._grid, strict=True)))
         return np.where(better, integers[:, number, rows], self._integers), grid
 
-    def _tried(self, *, free_zeros: bool) -> tuple[Float32, Float32]:
+    def _tried(self, trials: _Trials, *, positive: bool) -> tuple[Float32, Float32]:
         """Return scales and zero points about those that there are, [tried, rows] each."""
         squares = np.einsum("ij,ij->j", self._integers, self._products @ self._integers)
         dot = np.einsum("ij,ij->j", self._integers, self._target)
-        fitted = _fitted(dot, squares, self._grid.scale, positive=free_zeros)
-        shifts = _SHIFTS if free_zeros else _SHIFTS[:1]
-        scale = np.tile(round_to_bf16(_SHARES[:, np.newaxis] * fitted), (len(shifts), 1))
-        zero = np.clip(np.repeat(shifts, len(_SHARES))[:, np.newaxis] + self._grid.zero, 0, self._top)
+        fitted = _fitted(dot, squares, self._grid.scale, positive=positive)
+        scale = np.tile(round_to_bf16(trials.shares * fitted), (trials.shifts.size, 1))
+        shifts = np.repeat(trials.shifts, trials.shares.size)[:, np.newaxis]
+        zero = np.clip(shifts + self._grid.zero, 0, self._top)
         return scale, zero
 
     def _rounded(self, scale: Float32, zero: Float32) -> tuple[Float32, Float32]:

@@ -39,29 +39,35 @@ Write = Callable[[str, Callable[[], Quantizer]], None]
 class Passing(Observer):
     """Tells what effort the products take that texts pass through."""
 
+    positions = np.iinfo(np.int64).max  # each matrix is read when its product is made, and not kept
+
     def __init__(self, spent: Spent) -> None:
         """`spent` is told of each part of a product."""
         self._spent = spent
 
     def product(self, model: Tensors, name: str) -> Callable[[Float32], Float32]:
         """Multiply by a matrix, some positions at a time."""
-        return partial(self._multiplied, [model.tensor(name)])
+        return partial(self._multiplied, [model], name)
 
-    def _multiplied(self, weights: Sequence[Float32], x: Float32) -> Float32:
-        """Return the products of equal shares of x with a matrix each."""
-        out = np.empty((len(x), len(weights[0])), np.float32)
-        for weight, given, made in zip(weights, *(np.split(each, len(weights)) for each in (x, out)), strict=True):
+    def _multiplied(self, models: Sequence[Tensors], name: str, x: Float32) -> Float32:
+        """Return the products of equal shares of x with a matrix of a model each."""
+        out = np.empty((0, 0), np.float32)
+        share = len(x) // len(models)
+        for number, model in enumerate(models):
+            weight = model.tensor(name)
+            if number == 0:
+                out = np.empty((len(x), len(weight)), np.float32)
+            given, made = (each[number * share : (number + 1) * share] for each in (x, out))
             for start in range(0, len(given), _POSITIONS):
                 some = slice(start, start + _POSITIONS)
                 np.matmul(given[some], weight.T, out=made[some])
                 self._spent(of_passing(len(given[some]), *weight.shape))
+            del weight  # before the next one is read
         return out
 
 
 class Sequential(Passing):
-    """Both halves of the positions on their way through the layers."""
-
-    positions = np.iinfo(np.int64).max  # halves of a part would not be those of the whole
+    """Both halves of the positions on their way through the layers, all at once: parts have other halves."""
 
     def __init__(self, quantised: Tensors, write: Write, spent: Spent = untold) -> None:
         """`quantised` is the model whose matrices `write` has written so far."""
@@ -88,7 +94,7 @@ class Sequential(Passing):
 
     def product(self, model: Tensors, name: str) -> Callable[[Float32], Float32]:
         """Multiply by the checkpoint's matrix and by what became of it."""
-        return partial(self._multiplied, [model.tensor(name), self._quantised.tensor(name)])
+        return partial(self._multiplied, [model, self._quantised], name)
 
 
 class Mended:

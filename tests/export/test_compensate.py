@@ -7,6 +7,7 @@ import pytest
 
 from edge_assistant_export import compensate
 from edge_assistant_export.compensate import compensated, products_of
+from edge_assistant_export.descent import SHARES
 from edge_assistant_export.effort import of_products
 from edge_assistant_export.quantize import dequantize, quantize, unpack
 
@@ -47,7 +48,7 @@ def test_no_sweep_makes_it_worse(products, zero_points, pulled, monkeypatch):
     pull = 30 * random(ROWS, IN, 1)[..., 0] if pulled else None
 
     def costs(sweeps):
-        monkeypatch.setattr(compensate, "_SWEEPS", sweeps)
+        monkeypatch.setattr(compensate, "_SWEEPS", (SHARES, SHARES[:1])[:sweeps])
         aim = weight if pull is None else weight + products.by_inverse(pull)
         found = compensated(aim, products, 4, 32, zero_points=zero_points)
         change = (dequantize(found, 4, IN) - weight).astype(np.float64)
@@ -105,7 +106,7 @@ def test_rows_do_not_depend_on_each_other(products):
 @pytest.mark.parametrize("bits", [4, 8])
 def test_without_sweeps_it_is_gptq_column_by_column(products, bits, monkeypatch):
     """In halves of halves, errors come to later columns as the plain formula brings them."""
-    monkeypatch.setattr(compensate, "_SWEEPS", 0)
+    monkeypatch.setattr(compensate, "_SWEEPS", ())
     weight = random(ROWS, IN)
     packed = compensated(weight, products, bits, 32)
     scales = np.repeat(packed.scales, 32, axis=1)[:, :IN]
