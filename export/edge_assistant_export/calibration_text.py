@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from edge_assistant_export.checkpoint import Checkpoint
 
+# GPTQ of home-mini is at a KL divergence of 0.026 with 4,096 tokens, 0.020 with 8,192, and no nearer with 23,000; of a
+# 7B each 8,192 take a minute of a processor's core a layer to pass, and 2 GB of memory.
 _FILE_TOKENS: Final = 8192
 _FILE_TEXT_TOKENS: Final = 512
 _FILE_CHARACTERS: Final = 64 * _FILE_TOKENS

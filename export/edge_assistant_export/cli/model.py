@@ -118,8 +118,8 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="text for gptq, awq, the scales of an int8 cache and to choose 8 bits by (default: text that the model "
-        "samples itself, for which it is read 127 times: hours for a 7B)",
+        help="text for gptq, awq, the scales of an int8 cache and to choose 8 bits by, its first 8192 tokens "
+        "(default: text that the model samples itself, for which it is read 127 times: hours for a 7B)",
     )
     add(
         "--sequence-length",
