@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from edge_assistant.errors import CheckpointError, UnsupportedArchitectureError
 from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.layouts import LAYOUTS
 from edge_assistant_export.safetensors_file import SafetensorsFile
 from edge_assistant_export.synth import synthesise
 
@@ -57,6 +59,8 @@ def edit_header(path, edit) -> None:
         ({"attention_bias": True}, "attention_bias"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
         ({"text_config": {"model_type": "mistral4"}}, "mistral4"),
+        ({"model_type": ["mistral"]}, "mistral"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rotary positions of their own for full_att"),
     ],
 )
 def test_what_the_exporter_does_not_compute_is_refused(folder, changes, named):
@@ -119,6 +123,60 @@ def test_a_mixture_that_is_none_is_named(tmp_path, changes, problem):
     reconfigure(path, **changes)
     with pytest.raises(CheckpointError, match=problem):
         Checkpoint.open(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"text_config": "mistral"}, "text_config must be an object"),
+        ({"rope_scaling": [1.0]}, "rope_scaling must be an object"),
+        ({"rope_theta": "1e6"}, "rope_theta must be a number"),
+        ({"rope_theta": float("inf")}, "rope_theta must be a number"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps must be a number"),
+        ({"rope_scaling": {"type": "yarn", "factor": "4"}}, "factor must be a number"),
+        ({"rope_scaling": {"llama_4_scaling_beta": 0.1}}, "original_max_position_embeddings must be a whole number"),
+        ({"max_position_embeddings": None}, "max_position_embeddings must be a whole number"),
+        ({"layer_types": 2}, "layer_types must list num_hidden_layers of them"),
+        ({"layer_types": ["full_attention"]}, "layer_types must list num_hidden_layers of them"),
+        ({"num_hidden_layers": 10**30}, "num_hidden_layers must be a whole number"),
+        ({"num_hidden_layers": True}, "num_hidden_layers must be a whole number"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(folder, changes, problem):
+    reconfigure(folder, **changes)
+    with pytest.raises(CheckpointError, match=rf"config\.json: {problem}"):
+        Checkpoint.open(folder)
+
+
+def test_a_part_that_is_null_is_absent(folder):
+    with Checkpoint.open(folder) as checkpoint:
+        plain = checkpoint.config
+    reconfigure(folder, text_config=None, rope_scaling=None, rope_parameters=None, layer_types=None)
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.config == plain
+
+
+ODD = (None, 0, -1, 1.5, "x", True, [], [None], ["x"], [4, 8], {}, {"a": 1}, 10**30, float("nan"), float("inf"))
+PARTS = {
+    "rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 128, "mscale": 1.0}
+    | dict.fromkeys(("beta_fast", "beta_slow", "mscale_all_dim", "attention_factor", "llama_4_scaling_beta")),
+    "yarn": {"factor": 2.0, "original_max_position_embeddings": 128, "alpha": 1.0, "beta": 32.0, "apply_scale": True},
+    "llama_4_scaling": {"beta": 0.1, "original_max_position_embeddings": 128},
+    "moe": {"num_experts": 4, "num_experts_per_tok": 2},
+}
+PLAIN_KEYS = ("text_config", "rope_parameters", "layer_types", "hidden_act", "activation", "max_seq_len", "head_dim")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_whatever_stands_under_a_key_gives_a_named_error_or_a_model(layout, odd, tmp_path):
+    path = synthesise("tiny", tmp_path / "tiny", layout=layout.name) / layout.config_file
+    good = json.loads(path.read_text())
+    broken = [good | {key: odd} for key in (*good, *PLAIN_KEYS, *PARTS)]
+    broken += [good | {name: part | {key: odd}} for name, part in PARTS.items() for key in part]
+    for config in broken:
+        with contextlib.suppress(CheckpointError):
+            assert layout.read_config(path, config).n_layers > 0
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, "64", 6.5])
