@@ -95,6 +95,14 @@ class Adapter:
         """Close the file; a second time does nothing."""
         self._file.close()
 
+    def check_unchanged(self) -> None:
+        """Refuse weights that were written to since they were opened.
+
+        Raises:
+            CheckpointError
+        """
+        self._file.check_unchanged()
+
     @cached_property
     def source(self) -> AdapterSource:
         """What a manifest says of it."""

@@ -123,8 +123,24 @@ class Checkpoint:
     @property
     def marks(self) -> list[tuple[str, int, int]]:
         """Name, size in bytes and time of change of every file of weights: what tells that nothing has changed."""
-        files = sorted({file.path for file, _ in self._stored.values()})
-        return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return sorted((file.path.name, *file.mark) for file in self._files.values())
+
+    def check_unchanged(self) -> None:
+        """Refuse a checkpoint or adapter whose weights were written to since it was opened.
+
+        Raises:
+            CheckpointError
+        """
+        for file in self._files.values():
+            file.check_unchanged()
+        if self.adapter is not None:
+            self.adapter.check_unchanged()
+
+    def not_finite(self, name: str) -> CheckpointError:
+        """Return the error of a tensor, by its canonical name, that holds numbers which are not finite."""
+        file, stored = self._stored[name]
+        mend = "download the file again, or take a checkpoint of before training went astray"
+        return CheckpointError(file.path, f"{stored} holds numbers that are not finite: {mend}")
 
     @property
     def layout(self) -> LayoutName:

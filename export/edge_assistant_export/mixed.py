@@ -32,7 +32,7 @@ from edge_assistant_export.reference import forward_all
 from edge_assistant_export.sensitivity import saved_by_small_blocks, sensitivities
 from edge_assistant_export.verify import compare
 from edge_assistant_export.weights import plan_weights
-from edge_assistant_export.write import describe, export
+from edge_assistant_export.write import check_norms, describe, export
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
@@ -113,6 +113,7 @@ def choose_bits(
         CheckpointError: There is too little text to measure with, or a tensor cannot be read.
     """
     check_size(checkpoint, recipe, goal)
+    check_norms(checkpoint)
     texts = calibration_texts(checkpoint, calibration, partial(progress, "calibration"))
     if (size := goal.target_size) is not None:
         rest = _bytes_beside_the_weights(checkpoint, recipe)

@@ -44,7 +44,7 @@ class TensorInfo:
 
 
 class SafetensorsFile:
-    """One open file; `tensors` lists what it holds."""
+    """One open file; `tensors` lists what it holds, `mark` tells whether it is still the same."""
 
     def __init__(self, path: Path) -> None:
         """Open a file and check its header.
@@ -58,6 +58,7 @@ class SafetensorsFile:
         except OSError as error:
             raise CheckpointError(path, f"it cannot be read ({error.strerror})") from error
         try:
+            self.mark = self._mark()
             self.tensors = self._read_header()
         except BaseException:
             self.close()
@@ -68,6 +69,15 @@ class SafetensorsFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that was written to since it was opened: what was read of it may be of two states.
+
+        Raises:
+            CheckpointError
+        """
+        if self._mark() != self.mark:
+            raise CheckpointError(self.path, "it has changed while it was read; run the same command again")
 
     def read(self, name: str, rows: slice | None = None) -> Float32:
         """Return a tensor, or some rows of its first axis, as float32.
@@ -101,6 +111,11 @@ class SafetensorsFile:
                 f"take the checkpoint as it was before it was quantised",
             )
         return _READ_AS[dtype]
+
+    def _mark(self) -> tuple[int, int]:
+        """Return the size in bytes and the time of change, of the open file whatever its name means by now."""
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
 
     def _read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer; one call of the system gives 2 GiB at most."""

@@ -79,6 +79,7 @@ Progress = Callable[[str, int, int], None]
 
 # Weights a worker takes at a time: 16 MB as float32.
 _PIECE: Final = 4 << 20
+_LAYER_NORMS: Final = ("attention_norm", "ffn_norm")
 _JOURNAL: Final = ".finished.jsonl"
 _TEXTS: Final = ".texts.json"
 
@@ -101,7 +102,7 @@ def export(
         OutputBusyError: Another export writes it.
         OutputSpaceError: The disk has not room enough.
         OutputWriteError: The disk is full or otherwise refuses.
-        CheckpointError: A tensor cannot be read.
+        CheckpointError: A tensor cannot be read, holds what is no number, or has changed in the meantime.
         RecipeError: The recipe asks for what the checkpoint does not have.
         Float16RangeError: It is to compute in float16, and holds numbers beyond that.
     """
@@ -110,6 +111,7 @@ def export(
     manifest = describe(checkpoint, recipe, out.name)
     weights = plan_weights(manifest.architecture, manifest.quantization)
     check_space(out, weights.file.size)
+    check_norms(checkpoint)
     progress = progress or _silent
     try:
         with partial_folder(out, _fingerprint(checkpoint, recipe, manifest, texts)) as folder:
@@ -125,6 +127,7 @@ def export(
                     rounded = recipe.rounding(job, writer)
                 os.fsync(file.fileno())
             scales = cache_scales(rounded, texts) if recipe.cache == "int8" else None
+            checkpoint.check_unchanged()
             bounded = manifest.cache.window == "bounded"
             model = build_graph(
                 manifest.architecture,
@@ -177,6 +180,18 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
     )
 
 
+def check_norms(checkpoint: Checkpoint) -> None:
+    """Refuse norms that hold what is no number: they are read here already, as they are small and used last.
+
+    Raises:
+        CheckpointError
+    """
+    layers = (f"layers.{layer}.{norm}" for layer in range(checkpoint.config.n_layers) for norm in _LAYER_NORMS)
+    for name in ("norm", *layers):
+        if not np.isfinite(checkpoint.tensor(name)).all():
+            raise checkpoint.not_finite(name)
+
+
 def _blocks(weights: Weights) -> dict[str, Blocks]:
     """Return how each tensor that a matrix is made of will be rounded."""
     return {
@@ -208,10 +223,19 @@ def _name(piece: _Piece) -> str:
 
 def _fingerprint(checkpoint: Checkpoint, recipe: Recipe, manifest: Manifest, texts: list[list[int]] | None) -> str:
     """Return what two exports share whose finished pieces are the same: what is read, how, and by which exporter."""
-    text = recipe.calibration.stat() if recipe.calibration else None
-    mark = text and (text.st_size, text.st_mtime_ns)
-    parts = (manifest.to_json(), repr(recipe), checkpoint.marks, mark, texts, _PIECE)
+    tokenizer = hashlib.sha256(checkpoint.tokenizer_json()).hexdigest()
+    mark = _mark(recipe.calibration) if recipe.calibration else None
+    parts = (manifest.to_json(), repr(recipe), checkpoint.marks, tokenizer, mark, texts, _PIECE)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _mark(text: Path) -> tuple[int, int]:
+    """Return the size and the time of change of a text."""
+    try:
+        status = text.stat()
+    except OSError as error:
+        raise CheckpointError(text, f"it cannot be read ({error.strerror}): name another text") from error
+    return status.st_size, status.st_mtime_ns
 
 
 def _take_space(path: Path, size: int) -> None:
@@ -332,7 +356,7 @@ class _Writer:
         with np.errstate(invalid="ignore"):
             finite = np.isfinite(found.sum())
         if not finite:
-            raise CheckpointError(self._checkpoint.source_name, f"{name} holds numbers that are not finite")
+            raise self._checkpoint.not_finite(name)
         return found
 
 

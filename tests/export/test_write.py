@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import resource
 import shutil
@@ -172,6 +173,24 @@ def test_a_piece_that_a_power_cut_lost_is_written_again(checkpoint, tmp_path, mo
     assert export_here(checkpoint, tmp_path / "out").files == whole.files
 
 
+def test_texts_of_another_vocabulary_are_not_gone_on_with(folder, tmp_path):
+    (tmp_path / "text").write_text("the lamp is on")
+    recipe = {"cache": "int8", "calibration": tmp_path / "text"}
+
+    def stop(stage, *_):
+        if stage == "weights":
+            raise KeyboardInterrupt
+
+    with Checkpoint.open(folder) as opened, pytest.raises(KeyboardInterrupt):
+        export(opened, Recipe(**recipe), tmp_path / "out", stop)
+    assert (tmp_path / ".out.partial" / ".texts.json").exists()
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"].clear()  # the same ids, but a text becomes others of them
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    expected = export_here(folder, tmp_path / "expected", **recipe).files
+    assert export_here(folder, tmp_path / "out", **recipe).files == expected
+
+
 @pytest.mark.parametrize("change", ["recipe", "checkpoint"])
 def test_what_another_export_left_is_not_gone_on_with(checkpoint, tmp_path, monkeypatch, change):
     source = shutil.copytree(checkpoint, tmp_path / "source")
@@ -258,16 +277,53 @@ def test_two_exports_of_one_bundle_do_not_mix(checkpoint, tmp_path):
     export_here(checkpoint, tmp_path / "out")
 
 
-@pytest.mark.parametrize("bits", [4, 32])
+@pytest.mark.parametrize(
+    "recipe", [{}, {"bits": 32}, {"dtype": "float16"}, {"method": "gptq"}, {"cache": "int8"}], ids=str
+)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_refused(checkpoint, tmp_path, bits, bad):
+@pytest.mark.parametrize("name", ["norm", "layers.1.mlp.up_proj", "layers.1.input_layernorm"])
+def test_weights_that_are_no_numbers_are_refused(checkpoint, tmp_path, recipe, bad, name):
     broken = shutil.copytree(checkpoint, tmp_path / "broken")
     tensors = load_file(broken / "model.safetensors")
-    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = bad
+    tensors[f"model.{name}.weight"].reshape(-1)[5] = bad
     save_file(tensors, broken / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"layers\.1\.up"):
-        export_here(broken, tmp_path / "out", bits=bits)
-    assert names_in(tmp_path) == ["broken"]
+    if recipe.keys() & {"method", "cache"}:
+        (tmp_path / "text").write_text("the lamp is on")
+        recipe = recipe | {"calibration": tmp_path / "text"}
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: model\.{name}\.weight holds numbers that are not"):
+        export_here(broken, tmp_path / "out", **recipe)
+    assert not {"out", ".out.partial"} & {*names_in(tmp_path)}
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "adapter"])
+def test_weights_that_change_while_they_are_read_are_refused(folder, adapter, tmp_path, part):
+    file = folder / "model.safetensors" if part == "checkpoint" else adapter / "adapter_model.safetensors"
+
+    def write_the_same_once_more(*_):
+        with file.open("r+b") as opened_again:
+            opened_again.write(file.read_bytes()[:8])
+
+    refused = pytest.raises(CheckpointError, match=rf"{file.name}: it has changed while it was read")
+    with Checkpoint.open(folder, adapter=adapter) as opened, refused:
+        export(opened, Recipe(), tmp_path / "out", write_the_same_once_more)
+    assert names_in(tmp_path) == ["adapter", "checkpoint"]
+
+
+def test_weights_that_are_replaced_while_they_are_read_are_read_as_they_were(folder, tmp_path):
+    expected = export_here(folder, tmp_path / "expected").files
+
+    def put_another_in_its_place(*_):
+        (tmp_path / "another").write_bytes(b"")
+        (tmp_path / "another").replace(folder / "model.safetensors")
+
+    with Checkpoint.open(folder) as opened:
+        assert export(opened, Recipe(), tmp_path / "out", put_another_in_its_place).files == expected
+
+
+def test_a_calibration_text_that_is_missing_is_named(checkpoint, tmp_path):
+    with pytest.raises(CheckpointError, match="absent: it cannot be read"):
+        export_here(checkpoint, tmp_path / "out", cache="int8", calibration=tmp_path / "absent")
+    assert names_in(tmp_path) == []
 
 
 def test_a_longer_context_than_the_model_was_made_for_is_refused(checkpoint, tmp_path):
