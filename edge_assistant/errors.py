@@ -450,8 +450,9 @@ class UnsupportedArchitectureError(CheckpointError):
     """A model whose mathematics the exporter does not know: a bundle of it would answer nonsense."""
 
     LANGUAGE = (
-        "Mistral and Mixtral models (MistralForCausalLM, MixtralForCausalLM, and the language part of "
-        "Mistral3ForConditionalGeneration) with plain rotary positions and silu"
+        "Mistral, Ministral and Mixtral models (MistralForCausalLM, MinistralForCausalLM, Ministral3ForCausalLM, "
+        "MixtralForCausalLM, and the language part of Mistral3ForConditionalGeneration) with plain rotary positions, "
+        "or those of YaRN, and silu"
     )
 
     def __init__(self, path: Path, found: str, supported: str = LANGUAGE) -> None:

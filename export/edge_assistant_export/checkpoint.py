@@ -27,10 +27,11 @@ from edge_assistant.bundle import Architecture as ModelConfig
 from edge_assistant.bundle import AssistantSpec, InstructVersion
 from edge_assistant.errors import CheckpointError
 from edge_assistant_export.adapter import Adapter
+from edge_assistant_export.configuration import problems
 from edge_assistant_export.hub import ADAPTER_CONFIG, Location, locate, locate_adapter, read_index
 from edge_assistant_export.layouts import LAYOUTS, Layout, LayoutName, expected_shapes
 from edge_assistant_export.safetensors_file import Float32, SafetensorsFile
-from edge_assistant_export.small_files import read_json, read_licence
+from edge_assistant_export.small_files import read_json, read_licence, read_text
 from edge_assistant_export.vocab import Vocabulary
 
 __all__ = ["Checkpoint", "ModelConfig"]
@@ -222,7 +223,7 @@ class Checkpoint:
         """Return the chat template, empty where the tokenizer's configuration has none, None without configuration."""
         for path in (self.folder / "chat_template.jinja", self.folder / "chat_template.json"):
             if path.is_file():
-                return path.read_text(encoding="utf-8")
+                return read_text(path)
         path = self.folder / "tokenizer_config.json"
         return str(read_json(path).get("chat_template") or "") if path.is_file() else None
 
@@ -235,7 +236,7 @@ class Checkpoint:
         try:
             return TypeAdapter(AssistantSpec).validate_json(path.read_bytes())
         except ValidationError as error:
-            raise CheckpointError(path, f"it is no description of an assistant: {error}") from error
+            raise CheckpointError(path, f"it is no description of an assistant: {problems(error)}") from error
 
     @property
     def licence(self) -> str | None:

@@ -114,7 +114,7 @@ def _yarn(path: Path, **values: Any) -> Yarn:
     try:
         return Yarn(**values)
     except ValidationError as error:
-        raise CheckpointError(path, f"its rotary positions cannot be stretched so: {_problems(error)}") from error
+        raise CheckpointError(path, f"its rotary positions cannot be stretched so: {problems(error)}") from error
 
 
 def _unscaled_positions(path: Path, scaling: Mapping[str, Any], key: str, max_positions: int) -> int:
@@ -232,8 +232,9 @@ def _model_config(path: Path, **values: Any) -> ModelConfig:
         family: Literal["mistral", "mixtral"] = "mixtral" if values["n_experts"] else "mistral"
         return ModelConfig(family=family, **values)
     except ValidationError as error:
-        raise CheckpointError(path, f"it describes no model: {_problems(error)}") from error
+        raise CheckpointError(path, f"it describes no model: {problems(error)}") from error
 
 
-def _problems(error: ValidationError) -> str:
+def problems(error: ValidationError) -> str:
+    """Return in one line what is wrong with which key."""
     return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'all'}: {one['msg']}" for one in error.errors())

@@ -185,4 +185,4 @@ def check_choice(option: str, value: object, allowed: tuple[object, ...]) -> Non
         nearest: object = min(numbers, key=lambda known: abs(known - value))
     else:
         nearest = get_close_matches(str(value), map(str, allowed), n=1, cutoff=0)[0]
-    raise RecipeError(option, value, nearest, allowed)
+    raise RecipeError(option, value, nearest, tuple(known for known in allowed if known is not None))

@@ -36,6 +36,20 @@ def read_json_list(path: Path) -> list[Mapping[str, Any]]:
     return content
 
 
+def read_text(path: Path) -> str:
+    """Return what a file of text says.
+
+    Raises:
+        CheckpointError: It cannot be read, or is not in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(path, f"it cannot be read ({error.strerror}): name another file") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(path, f"it is no text in UTF-8 ({error}): save it as such") from error
+
+
 def read_licence(folder: Path) -> str | None:
     """Return what the model card's head says; None where there is no card or it says nothing."""
     path = folder / "README.md"
@@ -44,7 +58,7 @@ def read_licence(folder: Path) -> str | None:
         return None
     try:
         head = yaml.safe_load(card.split("---", 2)[1])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date that no calendar has, brackets without end
         return None
     if not isinstance(head, dict):
         return None

@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from edge_assistant.bundle import Architecture
-from edge_assistant.errors import OutputExistsError
+from edge_assistant.errors import OutputExistsError, OutputWriteError, RecipeError
 from edge_assistant_export.layouts import HUGGINGFACE, LAYOUTS, Layout, LayoutName, expected_shapes
 from edge_assistant_export.neighbours import huggingface_config
 
@@ -125,11 +125,25 @@ def synthesise(
 
     Raises:
         OutputExistsError: The folder is there already.
+        OutputWriteError: The disk is full or otherwise refuses.
+        RecipeError: There are to be no layers.
     """
+    if n_layers is not None and n_layers < 1:
+        raise RecipeError("layers", n_layers, 1)
     architecture = SHAPES[shape] if n_layers is None else replace(SHAPES[shape], n_layers=n_layers)
     if out.exists():
         raise OutputExistsError(out, overwritable=False)
-    out.mkdir(parents=True)
+    try:
+        out.mkdir(parents=True)
+        _write(architecture, out, layout, dtype, seed, shard_bytes)
+    except OSError as error:
+        raise OutputWriteError(out, None, error) from error
+    return out
+
+
+def _write(
+    architecture: Architecture, out: Path, layout: LayoutName, dtype: Dtype, seed: int, shard_bytes: int
+) -> None:
     chosen = next(known for known in LAYOUTS if known.name == layout)
     _write_weights(out, _stored_shapes(architecture, chosen), chosen, architecture.n_layers, dtype, seed, shard_bytes)
     config = (
@@ -139,7 +153,6 @@ def synthesise(
     )
     (out / chosen.config_file).write_text(json.dumps(config, indent=1), encoding="utf-8")
     byte_level_tokenizer(architecture.vocab_size).save(str(out / "tokenizer.json"))
-    return out
 
 
 def byte_level_tokenizer(vocab_size: int) -> Tokenizer:

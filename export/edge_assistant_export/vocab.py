@@ -86,7 +86,9 @@ class Vocabulary:
             return _vocabulary(path, tokenizer, named or _version_of(tokenizer), names_version=named is not None)
         except CheckpointError:
             raise
-        except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        except (
+            Exception
+        ) as error:  # tokenizers raises nothing more special for a pattern or a merge that it cannot take
             raise _unreadable(path, error) from error
 
 
@@ -99,8 +101,10 @@ def tekken_tokenizer(document: Mapping[str, Any]) -> Tokenizer:
     controls = [names.get(number, _UNNAMED.format(number)) for number in range(n_controls)]
     letters = _letter_of_byte()
     n_words = config["default_vocab_size"] - n_controls
-    words = ["".join(letters[byte] for byte in base64.b64decode(token["token_bytes"])) for token in document["vocab"]]
-    ranks = {word: rank for rank, word in enumerate(words[:n_words])}
+    stored = [base64.b64decode(token["token_bytes"], validate=True) for token in document["vocab"][:n_words]]
+    ranks = {"".join(letters[byte] for byte in word): rank for rank, word in enumerate(stored)}
+    if not 0 < n_words == len(ranks) or "" in ranks:
+        raise ValueError(f"it has {len(ranks)} words, and says that they are {n_words}")
     model = BPE(
         vocab={name: number for number, name in enumerate(controls)}
         | {word: n_controls + rank for word, rank in ranks.items()},

@@ -355,8 +355,16 @@ def test_the_assistant_is_read(folder):
         (folder / "assistant.json").write_text('{"system": "Be kind.", "tools": "learnt"}')
         assert checkpoint.assistant == AssistantSpec("Be kind.", "learnt")
         (folder / "assistant.json").write_text('{"system": "Be kind."}')
-        with pytest.raises(CheckpointError, match="tools"):
+        with pytest.raises(CheckpointError, match="tools") as caught:
             _ = checkpoint.assistant
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"])
+def test_a_template_that_is_not_in_utf_8_is_named(folder, name):
+    (folder / name).write_bytes("{{ 'Grüße' }} [INST]".encode("latin-1"))
+    with Checkpoint.open(folder) as checkpoint, pytest.raises(CheckpointError, match=f"{name}: .*utf-8"):
+        _ = checkpoint.instruct
 
 
 @pytest.mark.parametrize(
@@ -367,6 +375,8 @@ def test_the_assistant_is_read(folder):
         ("---\nlicense: apache-2.0\n---\n# A model", "apache-2.0"),
         ("---\nlicense: other\nlicense_name: mrl\n---\n", "mrl"),
         ("---\n- a: [\n---\n", None),
+        ("---\ndate: 2024-13-45\n---\n", None),
+        ("---\n" + "[" * 3000 + "\n---\n", None),
     ],
 )
 def test_the_licence_is_that_of_the_card(folder, card, licence):

@@ -185,6 +185,7 @@ def test_a_synthetic_checkpoint_can_be_exported(tmp_path, capsys):
         (["--method", "maximum", "--zero-points"], "zero_points cannot be used with method maximum"),
         (["--bits", "four"], "--bits"),
         (["--for", "pi6"], "did you mean pi5"),
+        (["--instruct", "v15"], "there are v1, v2"),
         (["--for", "pi5", "--bits", "5"], "nearest that can is 4"),
     ],
 )
@@ -192,6 +193,32 @@ def test_wrong_usage_names_the_nearest_right_one(arguments, hint, tiny_checkpoin
     assert run("model", tiny_checkpoint(), tmp_path / "out", *arguments) == 2
     assert hint in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("layers", ["0", "-1"])
+def test_a_shape_has_layers(layers, tmp_path, capsys):
+    assert run("synth", "--shape", "tiny", "--layers", layers, tmp_path / "out") == 2
+    assert f"layers cannot be {layers}: the nearest that can is 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_synthetic_checkpoint_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run("synth", "--shape", "tiny", tmp_path / "file" / "out") == 1
+    assert "file/out could not be written (Not a directory)" in capsys.readouterr().err
+
+
+def test_a_text_to_verify_with_that_cannot_be_read_is_named(tiny_checkpoint, export_bundle, tmp_path, capsys):
+    (tmp_path / "latin-1").write_bytes("grün".encode("latin-1"))
+    bundle = export_bundle(tiny_checkpoint()).path
+    for name, problem in (
+        ("latin-1", "no text in UTF-8"),
+        ("absent", "cannot be read (No such file"),
+        (".", "directo"),
+    ):
+        assert run("verify", bundle, "--reference", tiny_checkpoint(), "--text", tmp_path / name) == 1
+        assert f"error: {tmp_path / name}: " in (said := capsys.readouterr().err)
+        assert problem in said
 
 
 def test_an_unknown_shape_names_the_nearest(tmp_path, capsys):

@@ -19,7 +19,15 @@ from edge_assistant_export.synth import SHAPES, byte_level_tokenizer, synthesise
 
 TINY = [name for name in SHAPES if name.startswith("tiny")]
 # Billions of parameters, as the models' cards give them.
-PUBLISHED = {"mistral-7b": 7.25, "mistral-7b-v0.1": 7.24, "ministral-8b": 8.02, "nemo": 12.25, "mistral-small": 23.57}
+PUBLISHED = {
+    "mistral-7b": 7.25,
+    "mistral-7b-v0.1": 7.24,
+    "ministral-8b": 8.02,
+    "nemo": 12.25,
+    "mistral-small": 23.57,
+    "mixtral-8x7b": 46.70,
+    "mixtral-8x22b": 140.63,
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

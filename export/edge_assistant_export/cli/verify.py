@@ -41,9 +41,10 @@ def _verify(args: Namespace) -> None:
     from dataclasses import asdict
     from functools import partial
 
+    from edge_assistant_export.small_files import read_text
     from edge_assistant_export.verify import record, verify
 
-    text = None if args.text is None else args.text.read_text(encoding="utf-8")
+    text = None if args.text is None else read_text(args.text)
     with open_checkpoint(args.reference, args) as checkpoint, progress() as show:
         result = verify(args.bundle, checkpoint, text, args.tokens, partial(show, "sampling"))
     if args.record:
