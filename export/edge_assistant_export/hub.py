@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,8 @@ ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+# Lists the blobs of a cached repository that were hashed.
+_CHECKED: Final = ".checked-by-edge-assistant"
 _CACHE_FOLDER: Final = re.compile(r"models--(?P<organisation>[\w.-]+)--(?P<model>[\w.-]+)")
 
 
@@ -128,19 +130,24 @@ def _read_ref(cache: Path, name: str) -> str | None:
 
 def _fetch_checkpoint(name: str, revision: str | None, *, weights: bool, also: Sequence[str]) -> Path:
     """Return the folder into which the hub's files were fetched; what is in the cache is not fetched again."""
-    folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_SMALL_FILES, *also]))
+    folder = _download(name, revision, [*_SMALL_FILES, *also])
     for layout in LAYOUTS:
         if weights and (folder / layout.config_file).is_file():
-            had = _blobs(folder)
-            snapshot_download(name, revision=folder.name, allow_patterns=_weights(folder, layout))
-            _check_hashes(name, _blobs(folder) - had)
+            _download(name, folder.name, _weights(folder, layout))
             if any(folder.glob(layout.weights)):
                 break
     return folder
 
 
 def _fetch_adapter(name: str, revision: str | None) -> Path:
-    return Path(snapshot_download(name, revision=revision, allow_patterns=[ADAPTER_CONFIG, ADAPTER_WEIGHTS]))
+    return _download(name, revision, [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
+
+
+def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """Fetch those files of a repository that are not in the cache, and return their folder, all of them checked."""
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    _check_hashes(name, folder)
+    return folder
 
 
 @contextmanager
@@ -167,18 +174,21 @@ def _explained(name: str, revision: str | None) -> Iterator[None]:
         raise HubAccessError(name, f"the download broke off ({error})", mend) from error
 
 
-def _blobs(folder: Path) -> set[Path]:
-    """Return the files of a cached repository by content; those of weights are named by their SHA-256."""
-    return {blob for blob in folder.parents[1].glob("blobs/*") if _SHA256.fullmatch(blob.name)}
+def _check_hashes(name: str, folder: Path) -> None:
+    """Hash the large files of a snapshot once, and remove what is not what the hub has.
 
-
-def _check_hashes(name: str, fetched: set[Path]) -> None:
-    """Hash what has just arrived, and remove what is not what the hub has.
+    Their blobs are named by their SHA-256. Which were hashed is noted beside them, so that those that arrived before a
+    download broke off are hashed when it is gone on with, and none is hashed at every start.
 
     Raises:
         HubAccessError
     """
-    for blob in tqdm(sorted(fetched), "checking", disable=None if fetched else True, leave=False):
+    note = folder.parents[1] / _CHECKED
+    checked = set(note.read_text(encoding="utf-8").splitlines()) if note.is_file() else set()
+    files = {file.resolve() for file in folder.rglob("*") if file.is_file()}  # the link of a removed blob is none
+    blobs = {file for file in files if _SHA256.fullmatch(file.name)}
+    unchecked = sorted(blob for blob in blobs if _mark(blob) not in checked)
+    for blob in tqdm(unchecked, "checking", disable=None if unchecked else True, leave=False):
         with blob.open("rb") as file:
             broken = hashlib.file_digest(file, "sha256").hexdigest() != blob.name
         if broken:
@@ -186,6 +196,14 @@ def _check_hashes(name: str, fetched: set[Path]) -> None:
             raise HubAccessError(
                 name, "a file arrived broken and was removed", "Run the same command again: only that file is fetched"
             )
+        # A cache that belongs to another user is hashed each time.
+        with suppress(PermissionError), note.open("a", encoding="utf-8") as notes:
+            notes.write(f"{_mark(blob)}\n")
+
+
+def _mark(blob: Path) -> str:
+    """Return what tells that a blob is the one that was hashed."""
+    return f"{blob.name} {blob.stat().st_mtime_ns}"
 
 
 def _weights(folder: Path, layout: Layout) -> list[str]:

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, normalizers
 
 from edge_assistant.bundle import TOKENIZER_FILE, Origin
 from edge_assistant.errors import CheckpointError, UnsupportedArchitectureError
+from edge_assistant_export.configuration import problems
 from edge_assistant_export.hub import locate
 from edge_assistant_export.small_files import read_json, read_licence
 
@@ -108,7 +109,6 @@ def describing(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise CheckpointError(path, f"it has no {error.args[0]}") from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise CheckpointError(path, f"it describes no model: {problems}") from error
+        raise CheckpointError(path, f"it describes no model: {problems(error)}") from error
     except (TypeError, ArithmeticError) as error:
         raise CheckpointError(path, f"it describes no model: {error}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 
 from edge_assistant.errors import CheckpointError
 from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.synth import synthesise
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OPEN = """
@@ -43,6 +45,7 @@ class Hub(ThreadingHTTPServer):
         self.folder = folder
         self.fetched: set[str] = set()
         self.broken: set[str] = set()
+        self.withheld: set[str] = set()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -84,11 +87,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, name: str) -> None:
         self.server.fetched.add(name)
+        if name in self.server.withheld:
+            return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
         file = self.server.folder / name
         content = file.read_bytes()
         if name in self.server.broken:
             content = content[:-1] + bytes([content[-1] ^ 1])
-        self._send(200, content, {"ETag": f'"{etag(file)}"', "X-Repo-Commit": COMMIT})
+        return self._send(200, content, {"ETag": f'"{etag(file)}"', "X-Repo-Commit": COMMIT})
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -104,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def etag(file: Path) -> str:
     """Return the hash by which the hub knows a file: SHA-256 of large ones."""
-    algorithm = "sha256" if file.suffix == ".safetensors" else "sha1"
+    algorithm = "sha256" if file.suffix == ".safetensors" or file.name == "tokenizer.json" else "sha1"
     return hashlib.new(algorithm, file.read_bytes()).hexdigest()
 
 
@@ -170,14 +175,38 @@ def test_the_shards_of_the_index_are_fetched(hub, open_checkpoint):
     assert open_checkpoint(hub.server_address, "tiny/model") == f"huggingface tiny/model {COMMIT} True"
 
 
-def test_weights_that_arrive_broken_are_removed_and_fetched_again(hub, open_checkpoint):
-    hub.broken = {"model.safetensors"}
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_what_arrives_broken_is_removed_and_fetched_again(hub, open_checkpoint, name):
+    hub.broken = {name}
     answer = open_checkpoint(hub.server_address, "tiny/model")
     assert "HubAccessError: tiny/model cannot be had from the hub: a file arrived broken and was removed" in answer
     hub.broken.clear()
     hub.fetched.clear()
     assert open_checkpoint(hub.server_address, "tiny/model").startswith("huggingface tiny/model")
-    assert hub.fetched == {"model.safetensors"}
+    assert name in hub.fetched <= {"model.safetensors", name}
+
+
+def test_what_arrived_before_a_download_broke_off_is_checked_when_it_goes_on(hub, open_checkpoint, tmp_path):
+    shutil.rmtree(hub.folder)
+    synthesise("tiny", hub.folder, shard_bytes=100_000)
+    first, second, *_ = sorted(file.name for file in hub.folder.glob("model-*"))
+    hub.broken, hub.withheld = {first}, {second}
+    assert "the download broke off" in open_checkpoint(hub.server_address, "tiny/model")
+    assert list((tmp_path / "hf").rglob(first))
+    hub.broken, hub.withheld = set(), set()
+    assert "a file arrived broken" in open_checkpoint(hub.server_address, "tiny/model")
+    assert open_checkpoint(hub.server_address, "tiny/model").startswith("huggingface tiny/model")
+
+
+def test_files_are_hashed_once(hub, open_checkpoint, tmp_path):
+    expected = open_checkpoint(hub.server_address, "tiny/model")
+    (blob,) = (file.resolve() for file in (tmp_path / "hf").rglob("model.safetensors"))
+    content, when = blob.read_bytes(), blob.stat().st_mtime_ns
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(blob, ns=(when, when))
+    assert open_checkpoint(hub.server_address, "tiny/model") == expected
+    os.utime(blob)
+    assert "a file arrived broken" in open_checkpoint(hub.server_address, "tiny/model")
 
 
 PRETRAINED = """
@@ -241,6 +270,14 @@ def test_of_an_adapter_s_repository_only_the_adapter_is_fetched(adapter_hub, ope
     assert open_checkpoint(adapter_hub.server_address, *arguments) == expected
     assert adapter_hub.fetched == {"adapter_config.json", "adapter_model.safetensors"}
     assert open_checkpoint(adapter_hub.server_address, *arguments, offline=True) == expected
+
+
+def test_an_adapter_that_arrives_broken_is_removed_and_fetched_again(adapter_hub, open_checkpoint, folder):
+    adapter_hub.broken = {"adapter_model.safetensors"}
+    arguments = (str(folder), "", "tiny/model")
+    assert "a file arrived broken and was removed" in open_checkpoint(adapter_hub.server_address, *arguments)
+    adapter_hub.broken.clear()
+    assert open_checkpoint(adapter_hub.server_address, *arguments).endswith(f"tiny/model {COMMIT}")
 
 
 @pytest.mark.parametrize(
