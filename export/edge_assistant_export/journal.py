@@ -1,17 +1,35 @@
-"""Which pieces of the file of weights are finished: a line each, with the hash of what was written.
+"""What is finished of an export that may be killed.
+
+Of the file of weights: which pieces, a line each, with the hash of what was written.
 
 A killed export is gone on with where its journal ends. A power cut may leave a line whose bytes never reached the disk,
 or a line that is torn itself: so a piece counts as finished only where the bytes that lie there have its line's hash.
+
+Whatever else takes long to find, and is small: a JSON file each, which is there whole or not at all (`kept`).
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+from edge_assistant_export.publish import replace_file
+
+T = TypeVar("T")
+
+
+def kept(path: Path, find: Callable[[], T]) -> T:
+    """Return what a file keeps of an earlier run, else find it, and keep it there: lists, names and numbers."""
+    if path.is_file():
+        found: T = json.loads(path.read_bytes())
+        return found
+    found = find()
+    replace_file(path, json.dumps(found).encode())
+    return found
 
 
 class Journal:

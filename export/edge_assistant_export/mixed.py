@@ -10,14 +10,17 @@ its squared error. All steps stand in one list, the one first that gains most fo
 For a KL divergence bundles are made and measured as `verify` measures, on texts that nothing was calibrated with: so
 what is promised is what the board computes, by whatever method the weights were rounded. The number of steps is halved
 until it is known: about nine exports for a 7B.
+
+All that is found on the way is kept beside the bundle until that is there: what was killed is not measured again.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -27,21 +30,25 @@ from edge_assistant.bundle import SMALL_BLOCK, Bundle
 from edge_assistant.errors import CheckpointError, MaxKlError, RecipeError, TargetSizeError
 from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.graph import serialize
+from edge_assistant_export.journal import kept
 from edge_assistant_export.mistral import CacheScales, build_graph
+from edge_assistant_export.publish import partial_folder
 from edge_assistant_export.reference import forward_all
 from edge_assistant_export.sensitivity import saved_by_small_blocks, sensitivities
 from edge_assistant_export.verify import compare
 from edge_assistant_export.weights import plan_weights
-from edge_assistant_export.write import check_norms, describe, export
+from edge_assistant_export.write import TEXTS, check_norms, describe, export, fingerprint, mark_of
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
+    from edge_assistant_export.quantize import Float32
     from edge_assistant_export.recipe import Recipe
     from edge_assistant_export.weights import Matrix
     from edge_assistant_export.write import Progress
 
 # One text of so many is held out.
 _HELD_OUT: Final = 5
+_TRIAL: Final = "bundle"
 # For config.json, genai_config.json, and what the manifest says of files and of quality.
 _SMALL_FILES: Final = 4096
 
@@ -100,35 +107,47 @@ def check_size(checkpoint: Checkpoint, recipe: Recipe, goal: Goal) -> tuple[int,
     return least, most
 
 
+@contextmanager
 def choose_bits(
     checkpoint: Checkpoint, recipe: Recipe, goal: Goal, calibration: Path | None, out: Path, progress: Progress
-) -> Choice:
-    """Return the recipe with the matrices that are stored better, and what to export it with.
+) -> Iterator[Choice]:
+    """Give the recipe with the matrices that are stored better, and what to export it with.
 
-    `calibration` is a text, None for what the model samples itself; bundles to be measured are made beside `out`.
+    `calibration` is a text, None for what the model samples itself. Bundles to be measured are made beside `out`; what
+    was measured lies there until the block is left, so that whoever is killed while they export finds it again.
 
     Raises:
         TargetSizeError: The bundle cannot be so small.
         MaxKlError: The bundle cannot be so near.
         CheckpointError: There is too little text to measure with, or a tensor cannot be read.
+        OutputBusyError: Another export chooses for the same bundle.
+        OutputWriteError: Nothing can be written beside `out`.
     """
     check_size(checkpoint, recipe, goal)
     check_norms(checkpoint)
-    texts = calibration_texts(checkpoint, calibration, partial(progress, "calibration"))
+    mark = None if calibration is None else mark_of(calibration)
+    work = fingerprint(checkpoint, recipe, describe(checkpoint, recipe, ""), (goal.max_kl is None, mark))
+    with partial_folder(out.absolute().with_name(f"{out.name}.choice"), work) as folder:
+        yield _chosen(checkpoint, recipe, goal, calibration, folder, progress)
+
+
+def _chosen(
+    checkpoint: Checkpoint, recipe: Recipe, goal: Goal, calibration: Path | None, folder: Path, progress: Progress
+) -> Choice:
+    texts = kept(folder / TEXTS, partial(calibration_texts, checkpoint, calibration, partial(progress, "calibration")))
     if (size := goal.target_size) is not None:
         rest = _bytes_beside_the_weights(checkpoint, recipe)
         fits = partial(_takes_at_most, checkpoint, size - rest)
-        return Choice(fitting(checkpoint, recipe, fits, texts, progress), texts, None)
+        return Choice(fitting(checkpoint, recipe, fits, texts, progress, folder), texts, None)
     held_out = [text for text in texts[_HELD_OUT - 1 :: _HELD_OUT] if len(text) > 1]
     if not held_out:
         problem = f"{len(texts)} texts of it are too few to hold one of {_HELD_OUT} out and measure with it"
         raise CheckpointError(calibration or checkpoint.source_name, f"{problem}: give a longer text to --calibration")
     texts = [text for number, text in enumerate(texts, 1) if number % _HELD_OUT]
-    beside = out.absolute().parent
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=beside, prefix=f".{out.name}.") as folder:
-        trials = _Trials(checkpoint, recipe, texts, held_out, Path(folder), progress)
-        return _nearest_enough(trials, goal.max_kl or 0)
+    trials = _Trials(checkpoint, recipe, texts, held_out, folder, progress)
+    choice = _nearest_enough(trials, goal.max_kl or 0)
+    trials.clear()
+    return choice
 
 
 def fitting(
@@ -137,11 +156,15 @@ def fitting(
     fits: Callable[[Recipe], bool],
     texts: list[list[int]],
     progress: Progress,
+    keep: Path | None = None,
 ) -> Recipe:
-    """Return the recipe with all steps, from the one that gains most for a byte on, with which it fits."""
+    """Return the recipe with all steps, from the one that gains most for a byte on, with which it fits.
+
+    What is measured is kept in the folder `keep`, and found there the next time.
+    """
     if fits(all_in_8 := replace(recipe, bits=8)):
         return all_in_8
-    for step in _by_gain(checkpoint, recipe, texts, progress):
+    for step in _by_gain(checkpoint, recipe, texts, progress, keep):
         if fits(tried := step.taken(recipe)):
             recipe = tried
     return recipe
@@ -164,10 +187,13 @@ class _Step(NamedTuple):
         return replace(recipe, eight_bits=(*recipe.eight_bits, self.name), small_blocks=others)
 
 
-def _by_gain(checkpoint: Checkpoint, recipe: Recipe, texts: list[list[int]], progress: Progress) -> list[_Step]:
+def _by_gain(
+    checkpoint: Checkpoint, recipe: Recipe, texts: list[list[int]], progress: Progress, keep: Path | None
+) -> list[_Step]:
     """Return all steps, the one first that gains most for a byte."""
     how = recipe.quantization(checkpoint.config)
-    found = sensitivities(checkpoint, how, texts, partial(progress, "sensitivity"))
+    measure = partial(sensitivities, checkpoint, how, texts, partial(progress, "sensitivity"))
+    found = measure() if keep is None else kept(keep / ".sensitivities.json", measure)
     plain, small, eight = (
         plan_weights(checkpoint.config, other).by_name
         for other in (how, replace(how, block_size=SMALL_BLOCK), replace(how, bits=8))
@@ -225,8 +251,11 @@ class _Trials:
         self.texts = texts
         self._checkpoint, self._recipe, self._folder, self._progress = checkpoint, recipe, folder, progress
         self._held_out = held_out
-        self._expected = list(forward_all(checkpoint, held_out))
-        self._steps = _by_gain(checkpoint, recipe, texts, progress)
+        self._steps = _by_gain(checkpoint, recipe, texts, progress, folder)
+
+    @cached_property
+    def _expected(self) -> list[Float32]:
+        return list(forward_all(self._checkpoint, self._held_out))
 
     def __len__(self) -> int:
         """Return how many steps there are."""
@@ -242,8 +271,15 @@ class _Trials:
         return recipe
 
     def kl(self, count: int) -> float:
-        """Make a bundle and measure it."""
-        out = self._folder / "bundle"
+        """Return what a bundle measures, which is made for it where that is not known yet."""
+        return kept(self._folder / f".kl-{count}.json", partial(self._measured, count))
+
+    def clear(self) -> None:
+        """Make room: what was measured stays."""
+        shutil.rmtree(self._folder / _TRIAL, ignore_errors=True)
+
+    def _measured(self, count: int) -> float:
+        out = self._folder / _TRIAL
         export(self._checkpoint, self.recipe(count), out, self._progress, overwrite=True, texts=self.texts)
         return compare(Bundle.open(out), self._held_out, self._expected).kl
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from edge_assistant.errors import OutputBusyError, OutputExistsError, OutputSpaceError
+from edge_assistant.errors import OutputBusyError, OutputExistsError, OutputSpaceError, OutputWriteError
 
 _FINGERPRINT: Final = ".fingerprint"
 # For the small files of a bundle.
@@ -56,8 +56,11 @@ def partial_folder(out: Path, fingerprint: str = "") -> Iterator[Path]:
     With a fingerprint, what an export of the same one left is still in it, and an interrupt leaves what is finished.
     """
     folder = out.with_name(f".{out.name}.partial")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise OutputWriteError(out, None, error) from error
     kept = False
     try:
         try:

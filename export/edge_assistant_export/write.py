@@ -10,7 +10,6 @@ taken from the disk at the start, so that a disk that is too small says so at on
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
@@ -43,7 +42,7 @@ from edge_assistant_export.cache_scales import cache_scales
 from edge_assistant_export.calibration_text import calibration_texts
 from edge_assistant_export.effort import Effort
 from edge_assistant_export.graph import Place, serialize
-from edge_assistant_export.journal import Journal
+from edge_assistant_export.journal import Journal, kept
 from edge_assistant_export.methods import Job
 from edge_assistant_export.mistral import build_graph
 from edge_assistant_export.neighbours import bundle_config, genai_config
@@ -53,7 +52,6 @@ from edge_assistant_export.publish import (
     check_space,
     partial_folder,
     publish,
-    replace_file,
     write_file,
     write_json,
 )
@@ -81,7 +79,8 @@ Progress = Callable[[str, int, int], None]
 _PIECE: Final = 4 << 20
 _LAYER_NORMS: Final = ("attention_norm", "ffn_norm")
 _JOURNAL: Final = ".finished.jsonl"
-_TEXTS: Final = ".texts.json"
+TEXTS: Final = ".texts.json"
+"""Where texts are kept in a partial folder: what a model samples itself takes long."""
 
 
 def export(
@@ -114,10 +113,11 @@ def export(
     check_norms(checkpoint)
     progress = progress or _silent
     try:
-        with partial_folder(out, _fingerprint(checkpoint, recipe, manifest, texts)) as folder:
+        with partial_folder(out, fingerprint(checkpoint, recipe, manifest, texts)) as folder:
             _take_space(folder / WEIGHTS_FILE, weights.file.size)
             if texts is None:
-                texts = _texts(folder / _TEXTS, checkpoint, recipe, progress) if recipe.calibrates else []
+                read = partial(calibration_texts, checkpoint, recipe.calibration, partial(progress, "calibration"))
+                texts = kept(folder / TEXTS, read) if recipe.calibrates else []
             with (folder / WEIGHTS_FILE).open("r+b") as file, Journal(folder / _JOURNAL) as journal:
                 for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
                     _write_rows(file.fileno(), place, 0, as_stored(table, place.dtype, place.name))
@@ -221,16 +221,23 @@ def _name(piece: _Piece) -> str:
     return f"{piece.matrix.data.name} {piece.rows.start}-{piece.rows.stop}"
 
 
-def _fingerprint(checkpoint: Checkpoint, recipe: Recipe, manifest: Manifest, texts: list[list[int]] | None) -> str:
-    """Return what two exports share whose finished pieces are the same: what is read, how, and by which exporter."""
+def fingerprint(checkpoint: Checkpoint, recipe: Recipe, manifest: Manifest, given: object) -> str:
+    """Return what two exports share whose finished pieces are the same: what is read, how, and by which exporter.
+
+    `given` is whatever else decides what comes of it.
+    """
     tokenizer = hashlib.sha256(checkpoint.tokenizer_json()).hexdigest()
-    mark = _mark(recipe.calibration) if recipe.calibration else None
-    parts = (manifest.to_json(), repr(recipe), checkpoint.marks, tokenizer, mark, texts, _PIECE)
+    mark = mark_of(recipe.calibration) if recipe.calibration else None
+    parts = (manifest.to_json(), repr(recipe), checkpoint.marks, tokenizer, mark, given, _PIECE)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _mark(text: Path) -> tuple[int, int]:
-    """Return the size and the time of change of a text."""
+def mark_of(text: Path) -> tuple[int, int]:
+    """Return the size and the time of change of a text.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
     try:
         status = text.stat()
     except OSError as error:
@@ -241,15 +248,6 @@ def _mark(text: Path) -> tuple[int, int]:
 def _take_space(path: Path, size: int) -> None:
     with path.open("ab") as file:
         os.posix_fallocate(file.fileno(), 0, size)
-
-
-def _texts(path: Path, checkpoint: Checkpoint, recipe: Recipe, progress: Progress) -> list[list[int]]:
-    """Return the texts to calibrate with; what a model samples itself takes long, and is kept at `path`."""
-    if path.is_file():
-        return list(json.loads(path.read_bytes()))
-    texts = calibration_texts(checkpoint, recipe.calibration, partial(progress, "calibration"))
-    replace_file(path, json.dumps(texts).encode())
-    return texts
 
 
 class _Writer:

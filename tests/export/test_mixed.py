@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -254,7 +257,8 @@ def test_the_bundle_is_as_near_as_was_asked_and_no_larger_than_that_takes(method
     with Checkpoint.open(tiny_checkpoint()) as checkpoint:
 
         def chosen(max_kl):
-            return choose_bits(checkpoint, recipe, Goal(max_kl=max_kl), text, tmp_path / "out", unheard)
+            with choose_bits(checkpoint, recipe, Goal(max_kl=max_kl), text, tmp_path / "out", unheard) as choice:
+                return choice
 
         loosest = chosen(100.0)
         assert loosest.recipe == recipe
@@ -284,8 +288,50 @@ def test_the_command_says_what_it_reached(tiny_checkpoint, text, tmp_path, capsy
 
 def test_too_little_text_to_hold_some_out_is_said(tiny_checkpoint, tmp_path):
     (tmp_path / "text").write_text("short")
-    with Checkpoint.open(tiny_checkpoint()) as checkpoint, pytest.raises(CheckpointError, match="give a longer text"):
-        choose_bits(checkpoint, Recipe(), Goal(max_kl=0.1), tmp_path / "text", tmp_path / "out", unheard)
+    goal, out = Goal(max_kl=0.1), tmp_path / "out"
+    refused = pytest.raises(CheckpointError, match="give a longer text")
+    with Checkpoint.open(tiny_checkpoint()) as checkpoint, refused:
+        choose_bits(checkpoint, Recipe(), goal, tmp_path / "text", out, unheard).__enter__()
+
+
+def killed(*arguments, at: str) -> None:
+    """Run the command, which kills itself where a function, by its module and name, would have been called."""
+    code = (
+        f"import os, sys, {at.rpartition('.')[0]}; from edge_assistant_export.cli import main\n"
+        f"{at} = lambda *_, **__: os.kill(os.getpid(), 9)\nmain(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    assert subprocess.run(command, check=False, capture_output=True, timeout=120).returncode == -9
+
+
+@pytest.mark.parametrize("goal", [("--max-kl", 0.02), ("--target-size", 0.5)], ids=lambda goal: goal[0])
+def test_what_was_measured_before_a_kill_is_not_measured_again(goal, tiny_checkpoint, text, tmp_path, monkeypatch):
+    if goal[0] == "--target-size":
+        with Checkpoint.open(tiny_checkpoint()) as checkpoint:
+            least, most = check_size(checkpoint, Recipe(), Goal())
+        goal = (goal[0], f"{(least + most) / 2000:.3f}KB")
+    command = ("model", tiny_checkpoint(), tmp_path / "out", *goal, "--calibration", text, "--name", "same")
+    killed(*command, at="edge_assistant_export.cli.model._exported")
+    left = [path.relative_to(tmp_path / ".out.choice.partial").parts[0] for path in tmp_path.glob(".*/**/*")]
+    assert {".texts.json", ".sensitivities.json"} <= {*left}
+    assert "bundle" not in left
+    for measurement in ("sensitivities", "compare", "calibration_texts", "forward_all"):
+        again = partial(pytest.fail, f"{measurement} again")
+        monkeypatch.setattr(f"edge_assistant_export.mixed.{measurement}", lambda *_, again=again: again())
+    assert run(*command) == 0
+    monkeypatch.undo()
+    expected = ("model", tiny_checkpoint(), tmp_path / "expected", *goal, "--calibration", text, "--name", "same")
+    assert run(*expected) == 0
+    assert Bundle.open(tmp_path / "out").manifest == Bundle.open(tmp_path / "expected").manifest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "out", "text"]
+
+
+def test_a_kill_between_two_measurements_leaves_no_litter_for_good(tiny_checkpoint, text, tmp_path):
+    command = ("model", tiny_checkpoint(), tmp_path / "out", "--max-kl", 0.02, "--calibration", text)
+    killed(*command, at="edge_assistant_export.mixed.compare")
+    assert (tmp_path / ".out.choice.partial" / "bundle").is_dir()
+    assert run(*command, "--zero-points") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "text"]
 
 
 # What cannot be asked for.

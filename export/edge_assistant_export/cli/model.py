@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from argparse import Namespace
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -180,15 +181,17 @@ def _model(args: Namespace) -> None:
     check_output(args.out, BUNDLE_FILES, overwrite=args.overwrite)
     report = sys.stderr if args.json else sys.stdout
     texts = kl = None
-    with open_checkpoint(args.checkpoint, args, weights=not args.dry_run) as checkpoint:
+    with ExitStack() as stack:
+        checkpoint = stack.enter_context(open_checkpoint(args.checkpoint, args, weights=not args.dry_run))
         if target is not None:
             choice = choose(checkpoint.config, target, given, targets())
             recipe, reasons = choice.recipe, explain(checkpoint.config, target, given, choice)
         elif goal is not None and args.dry_run:
             reasons = (_goal_text(check_size(checkpoint, recipe, goal)),)
         elif goal is not None:
-            with progress() as show:
-                recipe, texts, kl = choose_bits(checkpoint, recipe, goal, args.calibration, args.out, show)
+            with _kept_if_interrupted(), progress() as show:
+                chosen = choose_bits(checkpoint, recipe, goal, args.calibration, args.out, show)
+                recipe, texts, kl = stack.enter_context(chosen)
             reasons = tuple(_chosen_text(recipe, kl))
         planned = describe(checkpoint, recipe, args.out.absolute().name)
         needs = estimate(planned)
@@ -200,10 +203,10 @@ def _model(args: Namespace) -> None:
             made, said = _exported(args, checkpoint, recipe, texts)
     print(said, file=report)
     if args.json:
-        chosen = {"target": None if target is None else target.name, "reasons": reasons}
+        board = {"target": None if target is None else target.name, "reasons": reasons}
         how = planned.quantization
         bits = {"bits": how.bits, "eight_bits": how.eight_bits, "small_blocks": how.small_blocks, "kl": kl}
-        print(json.dumps(_needs_json(args.out, planned, needs) | made | chosen | bits | {"dtype": how.dtype}))
+        print(json.dumps(_needs_json(args.out, planned, needs) | made | board | bits | {"dtype": how.dtype}))
 
 
 def _goal(args: Namespace) -> Goal | None:
@@ -236,6 +239,16 @@ def _chosen_text(recipe: Recipe, kl: float | None) -> Iterator[str]:
         yield f"The KL divergence from the checkpoint is {kl:.2g} nats, measured on text held out of the calibration."
 
 
+@contextmanager
+def _kept_if_interrupted() -> Iterator[None]:
+    """Say how to go on with what was interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("What is finished is kept: the same command goes on with it.", file=sys.stderr)
+        raise
+
+
 def _exported(
     args: Namespace, checkpoint: Checkpoint, recipe: Recipe, texts: list[list[int]] | None
 ) -> tuple[dict[str, object], str]:
@@ -243,12 +256,8 @@ def _exported(
     from edge_assistant_export.write import export
 
     started = time.perf_counter()
-    try:
-        with progress() as show:
-            manifest = export(checkpoint, recipe, args.out, show, overwrite=args.overwrite, texts=texts)
-    except KeyboardInterrupt:
-        print("What is finished is kept: the same command goes on with it.", file=sys.stderr)
-        raise
+    with _kept_if_interrupted(), progress() as show:
+        manifest = export(checkpoint, recipe, args.out, show, overwrite=args.overwrite, texts=texts)
     seconds = time.perf_counter() - started
     files = {name: entry.bytes for name, entry in manifest.files.items()}
     made: dict[str, object] = {"seconds": round(seconds, 3), "bytes": sum(files.values()), "files": files}
