@@ -107,7 +107,7 @@ class Bundles:
 
     def _bits(self, recipe: Recipe) -> float:
         matrices = self._matrices(recipe)
-        size = sum(place.nbytes for matrix in matrices for place in matrix.places)
+        size = sum(matrix.nbytes for matrix in matrices)
         return 8 * size / sum(matrix.n_rows * matrix.row_size for matrix in matrices)
 
     def _matrices(self, recipe: Recipe) -> Sequence[Matrix]:

@@ -66,20 +66,16 @@ def estimate_of(architecture: Architecture, quantization: Quantization, cache: C
         bundle=weights.file.size,
         memory=packed + _scratch_bytes(used, quantization) + fixed_bytes(architecture),
         cache=cache.size(architecture),
-        read_per_token=sum(_stored_bytes(matrix) for matrix in used) - _idle_bytes(weights, architecture),
+        read_per_token=sum(matrix.nbytes for matrix in used) - _idle_bytes(weights, architecture),
         parameters=sum(matrix.n_rows * matrix.row_size for matrix in used),
     )
-
-
-def _stored_bytes(matrix: Matrix) -> int:
-    return matrix.data.nbytes + (matrix.scales.nbytes if matrix.scales else 0)
 
 
 def _idle_bytes(weights: Weights, architecture: Architecture) -> int:
     """Return the bytes of the experts that no router picked for a token."""
     idle = architecture.n_experts - architecture.n_experts_per_token
     mixtures = (layer.feed_forward for layer in weights.layers if isinstance(layer.feed_forward, ExpertMatrices))
-    return sum((_stored_bytes(one.fc1) + _stored_bytes(one.fc2)) * idle // architecture.n_experts for one in mixtures)
+    return sum((one.fc1.nbytes + one.fc2.nbytes) * idle // architecture.n_experts for one in mixtures)
 
 
 def _packed_bytes(matrix: Matrix) -> int:

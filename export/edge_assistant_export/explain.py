@@ -29,7 +29,7 @@ def explain(architecture: Architecture, target: Target, given: Given, choice: Ch
         *_dtype(architecture, target, given, choice),
         *_weights(target, given, choice),
         _cache(architecture, given, choice),
-        *_window(architecture, choice),
+        *_window(architecture, given, choice),
         *_calibration(given, choice),
         _context(architecture, given, choice),
         _speed(target, choice),
@@ -87,13 +87,14 @@ def _cache(architecture: Architecture, given: Given, choice: Choice) -> str:
     return f"float cache: {wanted:,} tokens fit as they are."
 
 
-def _window(architecture: Architecture, choice: Choice) -> Iterator[str]:
+def _window(architecture: Architecture, given: Given, choice: Choice) -> Iterator[str]:
     windowed, cache = len(architecture.windowed_layers), choice.needs.cache
     if not windowed:
         return
     which = "All layers" if windowed == architecture.n_layers else f"{windowed} of the {architecture.n_layers} layers"
     if choice.recipe.window_cache == "full":
-        yield f"{which} have a window of {architecture.sliding_window:,}, but hold the whole context, as asked."
+        why = "as asked" if "window_cache" in given else "as only the processor drops what has left a window"
+        yield f"{which} have a window of {architecture.sliding_window:,}, but hold the whole context, {why}."
     else:
         yield f"{which} have a window of {architecture.sliding_window:,} and hold at most {cache.bound:,} tokens."
 

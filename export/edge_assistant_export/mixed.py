@@ -211,7 +211,7 @@ def _by_gain(
 
 
 def _stored(matrices: tuple[Matrix, ...]) -> int:
-    return sum(place.nbytes for matrix in matrices for place in matrix.places)
+    return sum(matrix.nbytes for matrix in matrices)
 
 
 def _weight_bytes(checkpoint: Checkpoint, recipe: Recipe) -> int:

@@ -28,12 +28,19 @@ def check_output(out: Path, known: Set[str], *, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError
+        OutputWriteError: The system does not let it be looked at.
     """
-    if out.exists():
+    try:
+        is_link = out.is_symlink()
+        if not is_link and not out.exists():
+            return
         names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
-        strangers = sorted(names - known)
-        if strangers or not overwrite:
-            raise OutputExistsError(out, strangers=strangers)
+    except OSError as error:
+        raise OutputWriteError(out, None, error) from error
+    strangers = sorted(names - known)
+    # A link would become a folder, and what it leads to would stay.
+    if strangers or not overwrite or is_link:
+        raise OutputExistsError(out, strangers=strangers, overwritable=not is_link)
 
 
 def check_space(out: Path, needed: int) -> None:

@@ -59,6 +59,11 @@ class Matrix:
         """All of its parts in the file."""
         return tuple(place for place in (self.data, self.scales, self.zero_points) if place is not None)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of its parts."""
+        return sum(place.nbytes for place in self.places)
+
     def shares(self) -> Iterator[tuple[str, slice]]:
         """Give the rows that multiply the same input, by the name of their first tensor."""
         per_share, rows = len(self.parts) // self.n_experts, self.n_rows // self.n_experts

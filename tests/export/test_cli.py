@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edge_assistant.bundle import Bundle
-from edge_assistant_export.cli import main
+from edge_assistant_export.cli import main, model
+from edge_assistant_export.neighbours import huggingface_config
+from edge_assistant_export.synth import SHAPES, byte_level_tokenizer
 
 
 def run(*arguments) -> int | str | None:
@@ -69,6 +72,34 @@ def test_a_dry_run_says_what_it_would_be_and_needs_no_weights(tiny_checkpoint, t
         made = json.loads(capsys.readouterr().out)
         assert printed["memory_bytes"] == made["memory_bytes"]
         assert made["files"]["model.onnx.data"] == printed["bytes"]
+
+
+def test_a_plan_is_printed_where_the_disk_is_too_small_for_it(tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1_000_000))
+    assert run("model", tiny_checkpoint(), tmp_path / "out", "--dry-run") == 1
+    output = capsys.readouterr()
+    assert "A board needs" in output.out
+    assert "0.00 GB are free there: make room" in output.err
+
+
+SHAPE_OF = {"Mistral-7B": "mistral-7b", "Mixtral-8x7B": "mixtral-8x7b", "home-mini": "tiny"}
+EXAMPLES = [line.split()[2:] for line in model._EXAMPLES.splitlines() if line.startswith("  edge-assistant-export")]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=" ".join)
+def test_what_the_help_gives_as_an_example_can_be_done(example, tmp_path, capsys, monkeypatch):
+    """Full shapes, of which the configuration alone is there."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=10**12))
+    checkpoint, out, *options = example
+    shape = SHAPES[next(shape for name, shape in SHAPE_OF.items() if name in checkpoint)]
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(huggingface_config(shape, {})))
+    byte_level_tokenizer(512).save(str(folder / "tokenizer.json"))
+    if "--adapter" in options:
+        at = options.index("--adapter")
+        del options[at : at + 2]
+    assert run("model", folder, tmp_path / Path(out).name, "--dry-run", *options) == 0, capsys.readouterr().err
 
 
 def test_every_choice_reaches_the_manifest(tiny_checkpoint, tmp_path):

@@ -48,3 +48,10 @@ def test_a_token_reads_every_weight_but_the_embedding(tiny_checkpoint, export_bu
     needs = estimate(export_bundle(tiny_checkpoint(), bits=32).manifest)
     assert needs.read_per_token == 4 * needs.parameters
     assert needs.parameters == 2 * (64 * (64 + 2 * 32) + 64 * 64 + 3 * 64 * 96) + 64 * (14 + 256)
+
+
+def test_a_token_reads_zero_points_too(tiny_checkpoint, export_bundle):
+    plain, shifted = (
+        estimate(export_bundle(tiny_checkpoint(), bits=8, zero_points=zeros).manifest) for zeros in (False, True)
+    )
+    assert shifted.read_per_token - plain.read_per_token == plain.parameters // 32  # a byte for each block of 32

@@ -29,7 +29,7 @@ from edge_assistant_export.explain import explain
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.reference import forward
 from edge_assistant_export.synth import SHAPES
-from edge_assistant_export.target import choose
+from edge_assistant_export.target import Given, choose
 from edge_assistant_export.verify import verify
 from edge_assistant_export.write import export
 
@@ -296,6 +296,12 @@ def test_float16_is_chosen_where_a_gpu_is_used_and_only_there():
     assert (chosen.recipe.dtype, chosen.recipe.window_cache) == ("float16", "full")
     said = explain(shape, board_with_gpu(), {}, chosen)
     assert any(text.startswith("It computes in float16, for the some GPU") for text in said)
+    assert any(
+        text.endswith("hold the whole context, as only the processor drops what has left a window.") for text in said
+    )
+    asked: Given = {"window_cache": "full"}
+    said = explain(shape, target("pi5-8gb"), asked, choose(shape, target("pi5-8gb"), asked))
+    assert any(text.endswith("hold the whole context, as asked.") for text in said)
     for name in ("orin-nano-8gb", "pi5-8gb"):
         elsewhere = choose(shape, target(name), {})
         assert (elsewhere.recipe.dtype, elsewhere.recipe.window_cache) == ("float32", "bounded")

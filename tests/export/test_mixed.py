@@ -294,6 +294,13 @@ def test_too_little_text_to_hold_some_out_is_said(tiny_checkpoint, tmp_path):
         choose_bits(checkpoint, Recipe(), goal, tmp_path / "text", out, unheard).__enter__()
 
 
+def test_a_folder_that_may_not_be_written_is_named(tiny_checkpoint, text, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    command = ("model", tiny_checkpoint(), tmp_path / "file" / "out", "--calibration", text, "--max-kl", 1)
+    assert run(*command) == 1
+    assert "could not be written (Not a directory)" in capsys.readouterr().err
+
+
 def killed(*arguments, at: str) -> None:
     """Run the command, which kills itself where a function, by its module and name, would have been called."""
     code = (

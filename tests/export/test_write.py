@@ -117,6 +117,21 @@ def test_only_a_bundle_is_ever_replaced(checkpoint, tmp_path, with_bundle):
     assert (out / "manifest.json").exists() == with_bundle
 
 
+@pytest.mark.parametrize("to", ["bundle", "nowhere"])
+def test_a_link_is_not_replaced_by_a_bundle(checkpoint, tmp_path, to):
+    export_here(checkpoint, tmp_path / "bundle")
+    (tmp_path / "link").symlink_to(tmp_path / to)
+    with pytest.raises(OutputExistsError, match="already there: name another"):
+        export_here(checkpoint, tmp_path / "link", overwrite=True)
+    assert names_in(tmp_path) == ["bundle", "link"]
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_name_that_no_folder_can_have_is_named(checkpoint, tmp_path):
+    with pytest.raises(OutputWriteError, match=r"File name too long"):
+        export_here(checkpoint, tmp_path / ("x" * 300))
+
+
 def test_a_killed_export_leaves_no_bundle_and_the_next_one_succeeds(checkpoint, tmp_path):
     killed = export_in_a_child(checkpoint, tmp_path / "out", "os.kill(os.getpid(), signal.SIGKILL)")
     assert killed.returncode == -signal.SIGKILL

@@ -38,7 +38,7 @@ examples:
   edge-assistant-export model mistralai/Mistral-7B-Instruct-v0.3 models/mistral-7b --block-size 128 --cache int8
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method gptq --zero-points --calibration pages.txt
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --method awq --calibration pages.txt
-  edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --target-size 4.2GB --calibration pages.txt
+  edge-assistant-export model ~/Mistral-7B-v0.1 models/7b --block-size 128 --target-size 4.2GB --calibration pages.txt
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --max-kl 0.01 --method gptq --zero-points
   edge-assistant-export model ~/Mistral-7B-v0.1 models/mistral-7b --lm-head-bits 8 --eight-bits layers.31.down
   edge-assistant-export model ~/Mistral-7B-v0.1 models/exact --bits 32
@@ -53,7 +53,9 @@ them.
 
 --target-size and --max-kl measure with the calibration text what each matrix costs in 4 bits, and give 8 bits, or
 blocks of 32 where --block-size is larger, to those that gain most for a byte; --eight-bits and --small-blocks name them
-again, without measuring. --max-kl makes some bundles on its way, and measures them on text held out of the calibration.
+again, without measuring. What --block-size says stays: a SIZE that is refused may do with larger blocks. --max-kl makes
+some bundles on its way, and measures them on text held out of the calibration. What was measured is kept until the
+bundle is there.
 
 A bundle is a folder whose files a board checks before it loads them. It appears whole or not at all. What was killed or
 interrupted goes on where it was when the same command is run again. An adapter is a folder with adapter_config.json and
@@ -195,8 +197,8 @@ def _model(args: Namespace) -> None:
             reasons = tuple(_chosen_text(recipe, kl))
         planned = describe(checkpoint, recipe, args.out.absolute().name)
         needs = estimate(planned)
-        check_space(args.out, needs.bundle)
         print(_plan_text(planned, needs), *(f"  - {reason}" for reason in reasons), sep="\n", file=report, flush=True)
+        check_space(args.out, needs.bundle)
         made: dict[str, object] = {"dry_run": True}
         said = "Nothing was written."
         if not args.dry_run:
