@@ -225,7 +225,7 @@ def read_index(path: Path) -> dict[str, str]:
     try:
         files = json.loads(path.read_bytes())["weight_map"]
         outside = sorted({file for file in files.values() if Path(file).name != file})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(path, f"it is no index of shards ({error!r}); download it again") from error
     if outside:
         raise CheckpointError(path, f"it names {outside[0]!r}, which lies outside the checkpoint's folder")

@@ -56,10 +56,13 @@ class SafetensorsFile:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise CheckpointError(path, f"it cannot be read ({error.strerror})") from error
+            raise _unreadable(path, error) from error
         try:
             self.mark = self._mark()
             self.tensors = self._read_header()
+        except OSError as error:
+            self.close()
+            raise _unreadable(path, error) from error
         except BaseException:
             self.close()
             raise
@@ -120,7 +123,10 @@ class SafetensorsFile:
     def _read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer; one call of the system gives 2 GiB at most."""
         while buffer:
-            n_bytes = os.preadv(self._descriptor, [buffer], offset)
+            try:
+                n_bytes = os.preadv(self._descriptor, [buffer], offset)
+            except OSError as error:
+                raise _unreadable(self.path, error) from error
             if n_bytes == 0:
                 raise CheckpointError(self.path, "it has become shorter while it was read")
             buffer, offset = buffer[n_bytes:], offset + n_bytes
@@ -143,7 +149,7 @@ class SafetensorsFile:
             entries = {
                 name: _tensor_info(entry, 8 + length) for name, entry in header.items() if name != "__metadata__"
             }
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise CheckpointError(self.path, f"its header cannot be read ({error}); download it again") from error
         for name, (info, end) in entries.items():
             self._check_extent(name, info, end, size)
@@ -162,6 +168,10 @@ class SafetensorsFile:
                 self.path,
                 f"{name} has {has} bytes, but {info.dtype} {list(info.shape)} takes {takes}; download the file again",
             )
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(path, f"it cannot be read ({error.strerror}); download it again, or look at the disk")
 
 
 def _tensor_info(entry: Any, data: int) -> tuple[TensorInfo, int]:

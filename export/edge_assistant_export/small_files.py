@@ -69,5 +69,5 @@ def read_licence(folder: Path) -> str | None:
 def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(path, f"it is no JSON ({error}); download it again") from error

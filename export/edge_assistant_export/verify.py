@@ -12,7 +12,7 @@ With p the reference's and q the bundle's distribution of the next token, over t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -83,11 +83,19 @@ def verify(
 
 
 def compare(bundle: Bundle, texts: Sequence[Sequence[int]], expected: Iterable[Float32]) -> Verification:
-    """Compare what a bundle makes of texts, of two tokens or more, with the logits [n, vocab] expected of each."""
+    """Compare what a bundle makes of texts, of two tokens or more, with the logits [n, vocab] expected of each.
+
+    Raises:
+        VerificationError: One of both computes what is no number.
+    """
     longest = max(len(ids) for ids in texts)
     settings = EngineSettings(kv_cache_bytes=bundle.manifest.cache_size.of(longest))
     with Engine.load(bundle, settings) as engine:
-        return distance(texts, expected, map(engine.score, texts))
+        result = distance(texts, expected, map(engine.score, texts))
+    if not np.isfinite(astuple(result)).all():
+        problem = "it or its checkpoint computes what is no number: the weights are broken, or too large for float32"
+        raise VerificationError(bundle.path, problem)
+    return result
 
 
 def distance(texts: Iterable[Sequence[int]], expected: Iterable[Float32], found: Iterable[Float32]) -> Verification:

@@ -44,7 +44,7 @@ from edge_assistant_export.effort import Effort
 from edge_assistant_export.graph import Place, serialize
 from edge_assistant_export.journal import Journal, kept
 from edge_assistant_export.methods import Job
-from edge_assistant_export.mistral import build_graph
+from edge_assistant_export.mistral import CacheScales, build_graph
 from edge_assistant_export.neighbours import bundle_config, genai_config
 from edge_assistant_export.one_thread import one_thread_each
 from edge_assistant_export.publish import (
@@ -126,7 +126,7 @@ def export(
                 with _Writer(file.fileno(), weights, checkpoint, journal, efforts, progress) as writer:
                     rounded = recipe.rounding(job, writer)
                 os.fsync(file.fileno())
-            scales = cache_scales(rounded, texts) if recipe.cache == "int8" else None
+            scales = _finite(cache_scales(rounded, texts), checkpoint) if recipe.cache == "int8" else None
             checkpoint.check_unchanged()
             bounded = manifest.cache.window == "bounded"
             model = build_graph(
@@ -190,6 +190,15 @@ def check_norms(checkpoint: Checkpoint) -> None:
     for name in ("norm", *layers):
         if not np.isfinite(checkpoint.tensor(name)).all():
             raise checkpoint.not_finite(name)
+
+
+def _finite(scales: CacheScales, checkpoint: Checkpoint) -> CacheScales:
+    for name, found in scales._asdict().items():
+        if not np.isfinite(found).all():
+            layer = int(np.argwhere(~np.isfinite(found))[0, 0])
+            problem = f"{name} of layer {layer} are beyond float32 on the texts that it is calibrated with"
+            raise CheckpointError(checkpoint.source_name, f"{problem}: an int8 cache cannot hold them")
+    return scales
 
 
 def _blocks(weights: Weights) -> dict[str, Blocks]:
@@ -334,6 +343,9 @@ class _Writer:
         if matrix.scales is not None:
             zeros = matrix.zero_points is not None
             packed = quantizer(rows, piece.rows, bits=matrix.bits, block_size=matrix.block_size, zero_points=zeros)
+            if not np.isfinite(packed.scales).all():
+                problem = f"{matrix.data.name} holds numbers that are too large to be rounded to {matrix.bits} bits"
+                raise CheckpointError(self._checkpoint.source_name, f"{problem}: are its weights broken?")
             written = [part for part in packed if part is not None]
         sha256 = hashlib.sha256()
         for place, part in zip(matrix.places, written, strict=True):
@@ -352,8 +364,8 @@ class _Writer:
         """Return rows of a tensor whose numbers are finite."""
         found = source.tensor(name, rows)
         with np.errstate(invalid="ignore"):
-            finite = np.isfinite(found.sum())
-        if not finite:
+            finite = np.isfinite(found.sum())  # which large numbers alone can pass beyond float32
+        if not finite and not np.isfinite(found).all():
             raise self._checkpoint.not_finite(name)
         return found
 

@@ -200,8 +200,9 @@ def test_a_folder_without_configuration_is_no_checkpoint(tmp_path):
         Checkpoint.open(tmp_path)
 
 
-def test_a_configuration_that_is_no_json_is_named(folder):
-    (folder / "config.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[" * 100_000])
+def test_a_configuration_that_is_no_json_is_named(folder, content):
+    (folder / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"config\.json.*no JSON"):
         Checkpoint.open(folder)
 
@@ -215,6 +216,13 @@ def test_missing_weights_are_named(folder):
 def test_pickled_weights_are_not_read_and_the_error_says_so(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="save them as safetensors"):
+        Checkpoint.open(folder)
+
+
+def test_a_folder_in_the_place_of_weights_is_named(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: it cannot be read \(Is a directory\)"):
         Checkpoint.open(folder)
 
 
@@ -235,7 +243,7 @@ def test_a_tensor_that_its_shard_does_not_hold_is_named(folder):
         Checkpoint.open(folder)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": 3}', "{}"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": 3}', "{}", "[" * 100_000])
 def test_an_index_that_is_none_is_named(folder, content):
     (folder / "model.safetensors.index.json").write_text(content)
     with pytest.raises(CheckpointError, match="no index of shards"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from edge_assistant.bundle import Bundle
 from edge_assistant.errors import VerificationError
@@ -33,6 +34,16 @@ def test_a_float32_bundle_is_its_checkpoint(tiny_checkpoint, export_bundle):
     assert abs(result.kl) < 1e-6
     assert result.top1_agreement == 1
     assert result.perplexity == pytest.approx(result.reference_perplexity, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_is_no_number_is_not_recorded(folder, tmp_path):
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor * np.float32(1e18) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    with Checkpoint.open(folder) as checkpoint:
+        export(checkpoint, Recipe(bits=32), tmp_path / "out")
+    with pytest.raises(VerificationError, match="computes what is no number"):
+        verification(Bundle.open(tmp_path / "out"), folder, text=TEXT)
 
 
 def test_fewer_bits_are_farther_off(tiny_checkpoint, export_bundle):

@@ -310,6 +310,30 @@ def test_weights_that_are_no_numbers_are_refused(checkpoint, tmp_path, recipe, b
     assert not {"out", ".out.partial"} & {*names_in(tmp_path)}
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("recipe", [{}, {"bits": 8}], ids=str)
+def test_weights_without_a_finite_scale_are_refused(folder, tmp_path, recipe):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.down_proj.weight"][3, :8] = np.finfo(np.float32).max
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"layers\.1\.down holds numbers that are too large to be rounded"):
+        export_here(folder, tmp_path / "out", **recipe)
+    assert names_in(tmp_path) == ["checkpoint"]
+    assert export_here(folder, tmp_path / "out", bits=32).quantization.bits == 32
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_cache_that_would_hold_what_is_no_number_is_refused(folder, tmp_path):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.self_attn.k_proj.weight"] *= np.float32(1e20)
+    tensors["model.layers.1.input_layernorm.weight"] *= np.float32(1e20)
+    save_file(tensors, folder / "model.safetensors")
+    (tmp_path / "text").write_text("the lamp is on")
+    with pytest.raises(CheckpointError, match="checkpoint: keys of layer 1 are beyond float32"):
+        export_here(folder, tmp_path / "out", cache="int8", calibration=tmp_path / "text")
+    assert names_in(tmp_path) == ["checkpoint", "text"]
+
+
 @pytest.mark.parametrize("part", ["checkpoint", "adapter"])
 def test_weights_that_change_while_they_are_read_are_refused(folder, adapter, tmp_path, part):
     file = folder / "model.safetensors" if part == "checkpoint" else adapter / "adapter_model.safetensors"
