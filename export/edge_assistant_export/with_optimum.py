@@ -72,6 +72,9 @@ _LARGEST: Final = 2**31 - 2**26
 # As optimum calls them: the encoder, the decoder of the prompt, and that of every token after it.
 _SPEECH_GRAPHS: Final = (ENCODER_FILE, "decoder_model.onnx", "decoder_with_past_model.onnx")
 
+# Of a sentence encoder, whose vectors are made of its hidden states.
+_UNUSED: Final = "pooler."
+
 M = TypeVar("M", SpeechManifest, EmbeddingManifest)
 
 
@@ -161,10 +164,15 @@ def _load(auto_class: Any, checkpoint: Pretrained, report: Report) -> Any:
             torch_dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(checkpoint.folder, f"its weights cannot be read: {error}") from error
-    if missing := sorted(name for name in found["missing_keys"] if not name.startswith("pooler.")):
+    except (OSError, ValueError, RuntimeError, SafetensorError, LookupError, TypeError, AttributeError) as error:
+        problem = " ".join(str(error).split())
+        raise CheckpointError(checkpoint.folder, f"its weights cannot be read: {problem}; download it again") from error
+    if missing := sorted(name for name in found["missing_keys"] if not name.startswith(_UNUSED)):
         raise CheckpointError(checkpoint.folder, f"{missing[0]} is missing in its weights, one of {len(missing)}")
+    for name, parameter in model.named_parameters():
+        if not name.startswith(_UNUSED) and not torch.isfinite(parameter).all():
+            problem = f"{name} holds numbers that are not finite"
+            raise CheckpointError(checkpoint.folder, f"{problem}: download it again, or take another checkpoint")
     if (size := _float32_bytes(model)) > _LARGEST:
         raise CheckpointError(
             checkpoint.folder,

@@ -269,6 +269,31 @@ def test_weights_that_are_missing_are_not_made_up(one, tmp_path, capsys):
     assert names_in(tmp_path) == ["broken"]
 
 
+@pytest.mark.parametrize("bits", [8, 32])
+def test_weights_that_are_no_numbers_are_refused(one, tmp_path, capsys, bits):
+    from safetensors.numpy import load_file, save_file
+
+    broken = shutil.copytree(one, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    bad = min(name for name in tensors if "decoder.layers.1." in name)
+    tensors[bad].reshape(-1)[0] = np.nan
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    assert main(["speech", str(broken), str(tmp_path / "out"), "--bits", str(bits)]) == 1
+    assert f"{broken}: {bad} holds numbers that are not finite" in capsys.readouterr().err
+    assert names_in(tmp_path) == ["broken"]
+
+
+@pytest.mark.parametrize("change", [{"activation_function": "nope"}, {"d_model": 32}])
+def test_a_configuration_that_the_weights_do_not_fit_is_one_line(one, tmp_path, capsys, change):
+    broken = shutil.copytree(one, tmp_path / "broken")
+    config = json.loads((broken / "config.json").read_text()) | change
+    (broken / "config.json").write_text(json.dumps(config))
+    assert main(["speech", str(broken), str(tmp_path / "out")]) == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "edge-assistant-export: error" in line)
+    assert f"{broken}: its weights cannot be read" in line
+    assert line.endswith("download it again")
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 100])
 def test_weights_that_cannot_be_read_are_named(one, tmp_path, capsys, content):
     broken = shutil.copytree(one, tmp_path / "broken")
