@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from edge_assistant_export.checkpoint import ModelConfig
+from edge_assistant_export.publish import replace_file
 from edge_assistant_export.quantize import Float32, dequantize, quantize
 from edge_assistant_export.reference import Observer, Tensors, hidden_states
 
@@ -72,10 +74,9 @@ def scaled(model: Tensors, texts: Sequence[Sequence[int]], blocks: Mapping[str, 
     search = _Search(model, blocks)
     hidden_states(model, texts, observer=search)
     search.finish()
-    unfinished = keep.with_name(f"{keep.name}.new")
-    with unfinished.open("wb") as file:
-        np.savez(file, allow_pickle=False, **search.factors)
-    unfinished.replace(keep)
+    content = BytesIO()
+    np.savez(content, allow_pickle=False, **search.factors)
+    replace_file(keep, content.getvalue())
     return Scaled(model, search.factors)
 
 

@@ -109,10 +109,16 @@ def publish(folder: Path, out: Path) -> None:
         note.unlink()
     _sync_folder(folder)
     old = out.with_name(f".{out.name}.old")
-    if out.exists():
+    stepped_aside = out.exists()
+    if stepped_aside:
         shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
-    folder.rename(out)
+    try:
+        folder.rename(out)
+    except OSError:
+        if stepped_aside:
+            old.rename(out)
+        raise
     _sync_folder(out.parent)
     shutil.rmtree(old, ignore_errors=True)
 

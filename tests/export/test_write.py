@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -261,6 +263,33 @@ def test_a_killed_replacement_keeps_the_old_bundle(checkpoint, tmp_path):
     command = [sys.executable, "-c", code, checkpoint, tmp_path / "out", "512"]
     assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
     Bundle.open(tmp_path / "out")
+
+
+def test_a_replacement_that_fails_at_the_last_step_keeps_the_old_bundle(checkpoint, tmp_path, monkeypatch):
+    old = export_here(checkpoint, tmp_path / "out", name="old")
+    rename = Path.rename
+
+    def refused(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OutputWriteError, match="Input/output error"):
+        export_here(checkpoint, tmp_path / "out", overwrite=True)
+    assert Bundle.open(tmp_path / "out").manifest == old
+    assert names_in(tmp_path) == ["out"]
+
+
+def test_what_is_kept_for_the_next_run_is_on_the_disk_before_it_has_its_name(checkpoint, tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink()) or fsync(file)
+    )
+    (tmp_path / "text").write_text("the lamp is on")
+    export_here(checkpoint, tmp_path / "out", method="awq", calibration=tmp_path / "text")
+    for note in (".fingerprint", ".texts.json", ".scales.npz"):
+        assert any(note in path.name for path in synced), note
 
 
 def test_a_disk_that_is_too_small_leaves_nothing(checkpoint, tmp_path):

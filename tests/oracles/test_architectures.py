@@ -7,6 +7,8 @@ here, where it is hundreds on a board. Those that only transformers 5 knows are 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -107,6 +109,7 @@ ARCHITECTURES = {
 }
 
 
+README = Path(__file__).parents[2] / "README.md"
 FULL_WINDOW_CACHE = {"Mistral 7B v0.1, full": windowed, "Ministral 8B 2410, full": ministral}
 
 
@@ -144,6 +147,16 @@ def written(model) -> list[int]:
         for _ in range(N_TOKENS):
             tokens = torch.cat((tokens, model(tokens).logits[:, -1:].argmax(-1)), dim=1)
     return list(tokens[0, len(IDS) :].tolist())
+
+
+def test_every_checkpoint_that_the_readme_lists_has_its_architecture_here():
+    section = README.read_text(encoding="utf-8").partition("## Which models")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")]
+    assert rows[0] == "Checkpoint"
+    assert len(rows) > 5
+    # A row of two architectures, each of which is here by its own name.
+    missing = [row for row in rows[1:] if row not in ARCHITECTURES and not {*row.split(", ")} <= ARCHITECTURES.keys()]
+    assert not missing
 
 
 def test_the_bundle_is_the_model(model, bundle, written):
