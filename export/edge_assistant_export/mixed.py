@@ -126,7 +126,7 @@ def choose_bits(
     check_size(checkpoint, recipe, goal)
     check_norms(checkpoint)
     mark = None if calibration is None else mark_of(calibration)
-    work = fingerprint(checkpoint, recipe, describe(checkpoint, recipe, ""), (goal.max_kl is None, mark))
+    work = fingerprint(checkpoint, recipe, describe(checkpoint, recipe, _TRIAL), (goal.max_kl is None, mark))
     with partial_folder(out.absolute().with_name(f"{out.name}.choice"), work) as folder:
         yield _chosen(checkpoint, recipe, goal, calibration, folder, progress)
 
@@ -225,7 +225,7 @@ def _takes_at_most(checkpoint: Checkpoint, room: int, recipe: Recipe) -> bool:
 
 def _bytes_beside_the_weights(checkpoint: Checkpoint, recipe: Recipe) -> int:
     """Return what graph, tokenizer and the small files take at most: norms and scales are as long whatever they say."""
-    plain = describe(checkpoint, recipe, "")
+    plain = describe(checkpoint, recipe, _TRIAL)
     every = tuple(plan_weights(plain.architecture, plain.quantization).by_name)
     manifest = replace(plain, quantization=replace(plain.quantization, eight_bits=every, small_blocks=every))
     shape, nothing = manifest.architecture, np.zeros(manifest.architecture.hidden_size, np.float32)

@@ -35,6 +35,7 @@ from edge_assistant.errors import (
     CheckpointError,
     EdgeAssistantError,
     OutputWriteError,
+    RecipeError,
 )
 from edge_assistant_export import __version__
 from edge_assistant_export.awq import Blocks
@@ -157,14 +158,17 @@ def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
     """Return the manifest of the bundle to be, with no files in it yet.
 
     Raises:
-        RecipeError: The recipe asks for what the checkpoint does not have.
+        RecipeError: The recipe asks for what the checkpoint does not have, or the name is none.
     """
+    name = recipe.name or name
+    if "/" in name or not name.strip(".") or not name.isprintable():
+        raise RecipeError("name", repr(name), "one of letters that can be read, without a slash")
     architecture = replace(checkpoint.config, max_positions=recipe.positions(checkpoint.config))
     adapter = checkpoint.adapter.source if checkpoint.adapter else None
     return Manifest(
         format_version=FORMAT_VERSION,
         kind="language",
-        name=recipe.name or name,
+        name=name,
         created_by=f"edge-assistant-export {__version__}",
         architecture=architecture,
         quantization=recipe.quantization(architecture),

@@ -217,6 +217,9 @@ def test_a_synthetic_checkpoint_can_be_exported(tmp_path, capsys):
         (["--bits", "four"], "--bits"),
         (["--for", "pi6"], "did you mean pi5"),
         (["--instruct", "v15"], "there are v1, v2"),
+        (["--name", "../kitchen"], "name cannot be '../kitchen': the nearest that can is one of letters"),
+        (["--name", ".."], "name cannot be '..'"),
+        (["--name", "two\nlines"], "name cannot be 'two\\nlines'"),
         (["--for", "pi5", "--bits", "5"], "nearest that can is 4"),
     ],
 )
