@@ -10,7 +10,7 @@ runs of their own:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,7 +19,7 @@ from recorded import Cost, RecordingEngine
 
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine.grammar import Match
-from edge_assistant.engine.speculate import look_up
+from edge_assistant.engine.speculate import held, look_up
 
 GUESSES = EngineSettings().guesses
 """At most."""
@@ -27,15 +27,14 @@ GUESSES = EngineSettings().guesses
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """An answer that is known, and what was known before it was written."""
+    """An answer that is known, and what the engine guessed while it was not."""
 
-    remembered: Sequence[int]
-    """Earlier answers."""
-    prompt: Sequence[int]
     answer: Sequence[int]
     """With the stop id that ended it, if one did; its last token is drawn and not run."""
     ends: Sequence[int]
     """For each of its tokens where those end that are due together with it, exclusive."""
+    guesses: Mapping[int, Sequence[int]]
+    """By these ends, what is guessed to follow there: as much as there may be."""
 
     @classmethod
     def of(cls, engine: RecordingEngine, *, stopped: bool) -> Self:
@@ -45,13 +44,13 @@ class Again:
         if stopped and not (match and match.ended):
             answer.append(min(engine.params.stop_ids))
             ends.append(len(answer))
-        return cls(engine.remembered.tolist(), engine.prompt, answer, ends)
+        return cls(answer, ends, dict(_guessed(engine, answer, ends)))
 
     def seconds(self, cost: Cost, most: int) -> float:
         """Return what the runs behind the prompt take with as many guesses as there are in each, up to a number."""
         seconds, start = 0.0, 0
         while (end := self.ends[start]) < len(self.answer):
-            guess = self._guess(end)[:most]
+            guess = self.guesses[end][:most]
             seconds += cost(end - start + len(guess), 1 + len(guess))
             start = end + shared(guess, self.answer[end:-1])
         return seconds
@@ -62,15 +61,24 @@ class Again:
         for start in reversed(range(len(self.answer))):
             end = self.ends[start]
             if end < len(self.answer):
-                true = shared(self._guess(end), self.answer[end:-1])
+                true = shared(self.guesses[end], self.answer[end:-1])
                 runs = (cost(end - start + more, 1 + more) + least[end + more] for more in range(true + 1))
                 least[start] = min(runs)
         return least[0]
 
-    def _guess(self, end: int) -> Sequence[int]:
-        """Return what the engine's lookup says to follow the answer's tokens before `end`, as many as there may be."""
-        text = np.array([*self.remembered, *self.prompt, *self.answer[:end]], np.int64)
-        return look_up(text, GUESSES).tokens
+
+def _guessed(
+    engine: RecordingEngine, answer: Sequence[int], ends: Sequence[int]
+) -> Iterator[tuple[int, Sequence[int]]]:
+    """Give for each end before the answer's own what the engine's lookup says to follow the tokens before it."""
+    text = np.array([*engine.remembered, *engine.prompt, *answer], np.int64)
+    before, start = len(text) - len(answer), 0
+    match = engine.params.grammar.begin() if engine.params.grammar else None
+    for end in sorted({*ends} - {len(answer)}):
+        for token in answer[start:end] if match else ():
+            match.accept(token)
+        start = end
+        yield end, held(look_up(text[: before + end], GUESSES), match, engine.params.stop_ids, GUESSES).tokens
 
 
 def chains(written: Sequence[int], match: Match | None) -> list[int]:

@@ -14,8 +14,8 @@ hold as many tokens. Beside Mistral 7B with an int8 cache (65,536 bytes a token)
 
     1,073,741,824 bytes / (65,536 + 8,192 bytes) = 14,563 tokens in either
 
-Whether drafting pays is weighed by what was accepted of late and what a token of the draft takes (`Pace.to_draft`).
-What it reads of a prompt is not weighed.
+Whether drafting pays is weighed by what was accepted of late and what a token of the draft takes (`Pace.to_draft`); and
+before it reads a prompt, whether an answer as long as those of late would bring in what that takes (`Pace.to_read`).
 """
 
 from __future__ import annotations
@@ -59,6 +59,11 @@ class Draft:
         _, own = slots(manifest, capacity, len(caches), (), loaded.device)
         sessions = [loaded.another(cache) for cache in own]
         return cls(dict(zip(caches, sessions, strict=True)), len(caches) * manifest.cache_size.of(capacity))
+
+    def unread(self, cache: KvCache, due: Sequence[int]) -> int:
+        """Return how many tokens it would read of a cache's context and the tokens due behind it."""
+        text = np.concatenate([cache.context, due])
+        return len(text) - self._beside[cache].cache.shared(text)
 
     def guess(self, cache: KvCache, due: Sequence[int], most: int) -> tuple[tuple[int, ...], int]:
         """Return `most` tokens that may follow a cache's context and the tokens due behind it, and how many it read.

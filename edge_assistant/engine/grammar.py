@@ -26,7 +26,7 @@ import numpy as np
 from edge_assistant.errors import GrammarError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -180,6 +180,23 @@ class Match:
         self._matcher.consume_tokens(ids)
         self._check()
         return ids
+
+    def follow(self, ids: Sequence[int]) -> list[list[int]]:
+        """Return ids as far as they may follow, each with those that it forces behind it, and go on by none of them.
+
+        The last is forced to go on otherwise than the ids do, where that is so; what ends the answer is left out.
+        """
+        ahead, chains, at = self._matcher.deep_copy(), list[list[int]](), 0
+        while at < len(ids) and ahead.consume_token(ids[at]):
+            forced: list[int] = ahead.compute_ff_tokens()
+            ahead.consume_tokens(forced)
+            if ahead.is_stopped():  # as one with an error is: that may come true, and is told then
+                break
+            chains.append([ids[at], *forced])
+            if [*ids[at + 1 : at + 1 + len(forced)]] != forced:
+                break
+            at += 1 + len(forced)
+        return chains
 
     def _check(self) -> None:
         """Raise GrammarError where the grammar has become too large to go on with."""

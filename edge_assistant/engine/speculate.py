@@ -1,7 +1,8 @@
 """Guessed tokens: several positions in one run, and not one token that would not have been drawn.
 
-What was said comes again: names of devices, sentences of a document, the last answer. So where the last few tokens of
-the context stood before, what followed them there is guessed to follow now (prompt lookup; A. Saxena, 2023). The
+What was said comes again: names of devices, sentences of a document, the last answer. So where the last tokens of the
+context stood before, what followed them there is guessed to follow now (prompt lookup; A. Saxena, 2023). Where they
+stood in several places, those count more that share more with the end, and the most say what follows. The
 guesses are run with the token that is due, in one batch, which reads the weights once. Then each position is drawn as
 it would have been; a guess counts only if it is what was drawn, and what follows a wrong one is forgotten:
 
@@ -12,52 +13,85 @@ it would have been; a guess counts only if it is what was drawn, and what follow
 What is drawn is the same, but for the kernels' noise: they may round otherwise over several rows than over one, so
 where the two best logits are closer than that, either may be drawn (tests/engine/test_near_ties.py measures it).
 
+What a grammar refuses is not guessed, and what it forces behind a guess is run with it.
+
 Where that finds nothing that pays, or less, a draft model may guess instead (`draft.py`).
 
-`Pace` says how many guesses pay: that depends on how many come true and on what a row more costs, which is measured. It
-says as well whether sequences had better take their steps together.
+`Pace` says how many guesses pay: that depends on how likely each is, which is learnt by how far the places agree, and
+on what a row more costs, which is measured. It says as well whether sequences had better take their steps together.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from itertools import accumulate, chain, takewhile
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from edge_assistant.engine.draft import Draft
+    from edge_assistant.engine.grammar import Match
     from edge_assistant.engine.kv_cache import KvCache
 
 _LOG = logging.getLogger(__name__)
-_REMEMBERED: Final = 2048
+_REMEMBERED: Final = 4096
 """Tokens of earlier answers that are looked through."""
-_LONGEST_MATCH: Final = 3
-"""Tokens that have to have stood together before; fewer do where so many have not."""
-_ACCEPTED_AT_FIRST: Final = 0.5
-_DRAFTED: Final = 0
-"""In place of the length of a match, where a draft model has guessed."""
-_DRAFTED_AT_FIRST: Final = 0.8
+_END: Final = -1
+"""Stands behind an answer that is remembered: what follows it there does not follow it."""
+_PLACES: Final = 256
+"""Places that are compared, the last."""
+_LONGEST_MATCH: Final = 8
+"""Tokens that are compared before a place."""
+_WEIGHT: Final = 4.0
+"""How much more a place counts for each token more that it shares with the end of the text."""
+_AT_FIRST: Final = (0.5, 1)
+"""How likely a guess is taken to come true before one was made, and how many seen guesses that is worth."""
+_DRAFTED: Final = (0, 0)
+"""The grounds of a token that a draft model has guessed."""
+_DRAFTED_AT_FIRST: Final = (0.8, 8)
 _ROW_AT_FIRST: Final = 0.4
 """What a row more is taken to cost before any was measured, in steps of one row."""
+_SAVED: Final = 0.4
+"""What a true guess saves of a run: not all, for guesses in that run would have come true as well."""
+_LOOKING_AT_FIRST: Final = 0.1
+"""What looking for a guess is taken to save, in steps."""
+_ANSWER_AT_FIRST: Final = 32.0
+"""Tokens that an answer is taken to have."""
 _LEARNING: Final = 0.1
+_LEARNING_LOOKING: Final = 0.01
+_LEARNING_CHANCES: Final = 0.05
 _FORGETTING: Final = 0.001
 _COST_AT_MOST: Final = 2.0
+
+Grounds = tuple[int, int]
+"""What speaks for a guess: how many fifths of the places, by their weight, agree; and whether one does, or more (2)."""
+
+
+class Part(NamedTuple):
+    """A token that may be drawn, with those that a grammar forces behind it: it saves one draw, or none of it does."""
+
+    tokens: tuple[int, ...]
+    grounds: Grounds
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Tokens that may follow, and how many tokens of the context led to them; 0 where a draft model wrote them."""
+    """What may follow, each part only where all before it have come true."""
 
-    tokens: tuple[int, ...] = ()
-    matched: int = 0
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """All of its tokens."""
+        return tuple(chain.from_iterable(part.tokens for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,55 +103,128 @@ class Guesses:
 
 
 def look_up(text: NDArray[np.int64], most: int) -> Guess:
-    """Return what followed where the end of a text [n] stood last before, as much of the end as can be found."""
-    ends, matched = np.flatnonzero(text[:-1] == text[-1:]) + 1, 0
-    while len(ends):
-        last, matched = int(ends[-1]), matched + 1
-        if matched == _LONGEST_MATCH:
-            break
-        ends = ends[ends > matched]
-        ends = ends[text[ends - matched - 1] == text[-matched - 1]]
-    return Guess(tuple(text[last : last + most].tolist()), matched) if matched else Guess()
+    """Return what followed the end of a text [n] where it stood before, at most `most` tokens.
+
+    The places' weights choose the first token; the last place that has it, the others.
+    """
+    ends = np.flatnonzero(text[:-1] == text[-1:])[-_PLACES:] + 1
+    if not len(ends):
+        return Guess()
+    padded = np.concatenate([np.full(_LONGEST_MATCH, _END), text, np.full(most, _END)])
+    around = padded[ends[:, None] + np.arange(_LONGEST_MATCH + most)]
+    before, after = around[:, :_LONGEST_MATCH], around[:, _LONGEST_MATCH:]
+    same = (before == padded[len(text) : len(text) + _LONGEST_MATCH])[:, ::-1]
+    weights = _WEIGHT ** np.logical_and.accumulate(same, axis=1).sum(axis=1)
+    said = (after[:, :1] == after[:, 0]) @ weights
+    chosen = after[np.flatnonzero(said == said.max())[-1]]
+    agree = np.logical_and.accumulate(after == chosen, axis=1)
+    agreed = np.array([weights.sum(), *weights @ agree])
+    grounds = zip((5 * agreed[1:] / agreed[:-1]).astype(int), np.minimum(agree.sum(axis=0), 2), strict=True)
+    known = takewhile(lambda pair: pair[0] != _END, zip(chosen.tolist(), grounds, strict=True))
+    return Guess(tuple(Part((token,), (int(share), int(places))) for token, (share, places) in known))
+
+
+def held(guess: Guess, match: Match | None, stop_ids: Container[int], most: int) -> Guess:
+    """Return what of a guess may be drawn, and run to some use: at most `most` tokens, and none that ends the answer.
+
+    What a grammar forces stands in it as the grammar has it.
+    """
+    going_on = tuple(takewhile(lambda part: part.tokens[0] not in stop_ids, guess.parts))
+    if match is not None:
+        chains = match.follow([part.tokens[0] for part in going_on])
+        starts = accumulate(map(len, chains), initial=0)
+        going_on = tuple(Part(tuple(ids), going_on[at].grounds) for at, ids in zip(starts, chains, strict=False))
+    ends = accumulate(len(part.tokens) for part in going_on)
+    return Guess(tuple(part for part, end in zip(going_on, ends, strict=True) if end <= most))
+
+
+@dataclass(slots=True)
+class _Chance:
+    """How often something came true, of late."""
+
+    mean: float
+    seen: int
+
+    def learn(self, came: bool) -> None:
+        self.seen += 1
+        self.mean += max(_LEARNING_CHANCES, 1 / (self.seen + 1)) * (came - self.mean)
 
 
 @dataclass(slots=True)
 class Pace:
-    """How many guesses pay here: tokens for the time, by what was accepted and what runs took."""
+    """How many guesses pay here: what they save, by what came true and what runs took."""
 
     row_cost: float = _ROW_AT_FIRST
     """What a row more costs, in steps of one row: at first what `edge-assistant tune` found, where it was run."""
     draft_cost: float = inf
     """What a token of the draft model costs, in steps; infinite where there is none."""
-    _accepted: dict[int, float] = field(default_factory=dict)
-    """By the length of the match: how often the next token was the one that was guessed."""
+    _chances: dict[Grounds, _Chance] = field(default_factory=dict)
+    """How likely a part comes true where those before it have."""
     _step_s: float = 0.0
     _sequence: float = _ROW_AT_FIRST
     """What a sequence more costs in a batch, in steps of one."""
+    _looking: float = _LOOKING_AT_FIRST
+    """What looking for a guess saves, less what it takes, in steps: a very small model is faster without."""
+
+    def look(self) -> bool:
+        """Return whether to look for what was said before.
+
+        What did not pay is thought better of, a little at each time: it is tried again, now and then.
+        """
+        if self._looking > 0:
+            return True
+        self._looking += _FORGETTING * (_LOOKING_AT_FIRST - self._looking)
+        return False
+
+    def looked(self, found: Guess, seconds: float) -> None:
+        """Take in what was found, and how long that took."""
+        if self._step_s:
+            saved = self._best(found.parts, 1.0)[1] - seconds / self._step_s
+            self._looking += _LEARNING_LOOKING * (saved - self._looking)
 
     def worth(self, guess: Guess) -> int:
-        """Return how many of the guesses to run, 0 where a single step is better."""
-        return _fastest(self._share(guess.matched), len(guess.tokens), self.row_cost)[0]
+        """Return how many tokens of a guess to run, 0 where a single step is better.
+
+        Where rows cost too much for any they are thought better of, a little at each time: that is tried again, now and
+        then.
+        """
+        count = self._best(guess.parts, _SAVED)[0]
+        if guess.parts and count == 0 and self.row_cost > _ROW_AT_FIRST:
+            self.row_cost -= _FORGETTING * (self.row_cost - _ROW_AT_FIRST)
+        return count
 
     def to_draft(self, most: int, found: Guess) -> int:
         """Return how many tokens a draft had better write, of at most `most`; 0 where what was found is as good.
 
-        What did not pay is thought better of, a little at each time: it is tried again, now and then.
+        Both are held against single steps. What did not pay is thought better of, a little at each time: it is tried
+        again, now and then.
         """
         if not self._step_s or self.draft_cost == inf:
             return 0
-        share = self._share(_DRAFTED)
-        count, rate = _fastest(share, most, self.row_cost + self.draft_cost)
+        count, saved = self._best([Part((_END,), _DRAFTED)] * most, 1.0, self.draft_cost)
         if count == 0:
-            self._accepted[_DRAFTED] = share + _FORGETTING * (_DRAFTED_AT_FIRST - share)
-        return count if rate > _fastest(self._share(found.matched), len(found.tokens), self.row_cost)[1] else 0
+            chance = self._chance(_DRAFTED)
+            chance.mean += _FORGETTING * (_DRAFTED_AT_FIRST[0] - chance.mean)
+        return count if saved > self._best(found.parts, 1.0)[1] else 0
+
+    def to_read(self, unread: int, left: int, most: int) -> bool:
+        """Return whether a draft had better read so many tokens, to write `most` at a time where `left` are to come.
+
+        A token that is read takes of one that is written what a row takes of a step. What drafting saves of each token
+        is held against what looking for what was said before saves of it.
+        """
+        count, saved = self._best([Part((_END,), _DRAFTED)] * most, 1.0, self.draft_cost)
+        tokens = sum(self._chance(_DRAFTED).mean ** ahead for ahead in range(count + 1))
+        found = max(0.0, self._looking)
+        return left * (saved / tokens - found / (1 + found)) > unread * self.draft_cost * self.row_cost
 
     def ran(self, rows: int, seconds: float) -> None:
-        """Take in what a run of so many rows took."""
+        """Take in what a run of so many rows took; what else the machine did in it counts only so far."""
         if rows == 1:
             self._step_s += _LEARNING * (seconds - self._step_s) if self._step_s else seconds
         elif self._step_s:
             row = (seconds / self._step_s - 1) / (rows - 1)
-            self.row_cost += _LEARNING * (max(row, 0.0) - self.row_cost)
+            self.row_cost += _LEARNING * (min(max(row, 0.0), _COST_AT_MOST) - self.row_cost)
 
     def drafted(self, tokens: int, seconds: float) -> None:
         """Take in what a draft took to write so many tokens."""
@@ -142,25 +249,38 @@ class Pace:
 
     def came(self, guess: Guess, drawn: Sequence[int]) -> None:
         """Take in what was drawn where a guess was made, whether it was run or not."""
-        if guess.tokens and drawn:
-            share = self._share(guess.matched)
-            self._accepted[guess.matched] = share + _LEARNING * ((guess.tokens[0] == drawn[0]) - share)
+        at = 0
+        for part in guess.parts:
+            if at >= len(drawn):
+                return
+            came = part.tokens[0] == drawn[at]
+            self._chance(part.grounds).learn(came)
+            if not came:
+                return
+            at += len(part.tokens)
 
-    def _share(self, matched: int) -> float:
-        return self._accepted.get(matched, _ACCEPTED_AT_FIRST if matched else _DRAFTED_AT_FIRST)
+    def _chance(self, grounds: Grounds) -> _Chance:
+        if grounds not in self._chances:
+            self._chances[grounds] = _Chance(*(_DRAFTED_AT_FIRST if grounds == _DRAFTED else _AT_FIRST))
+        return self._chances[grounds]
 
+    def _best(self, parts: Iterable[Part], saved_of_run: float, draft_cost: float = 0.0) -> tuple[int, float]:
+        """Return how many tokens of some parts save most, and what they save, in steps.
 
-def _fastest(share: float, most: int, cost: float) -> tuple[int, float]:
-    """Return how many guesses, each of that cost in steps, bring the most tokens for the time, and how many a step."""
-    best, best_rate = 0, 1.0
-    expected = likely = 1.0
-    for count in range(1, most + 1):
-        likely *= share
-        expected += likely
-        rate = expected / (1 + cost * count)
-        if rate > best_rate:
-            best, best_rate = count, rate
-    return best, best_rate
+        What comes true has to be run in any case, and saves that share of what a run costs without its rows; what does
+        not was run in vain.
+        """
+        run = saved_of_run * max(0.0, 1 - self.row_cost)
+        best, best_saved = 0, 0.0
+        likely, saved, count = 1.0, 0.0, 0
+        for part in parts:
+            count += len(part.tokens)
+            likely *= self._chance(part.grounds).mean
+            rows = self.row_cost * len(part.tokens)
+            saved += likely * (run + rows) - rows - draft_cost
+            if saved > best_saved:
+                best, best_saved = count, saved
+        return best, best_saved
 
 
 class Speculator:
@@ -170,15 +290,23 @@ class Speculator:
         """At most `most` tokens are guessed at a time; 0 guesses none."""
         self._most, self.pace, self._draft = most, pace, draft
         self._answers = np.empty(0, np.int64)
+        self._answer = _ANSWER_AT_FIRST
+        """How many tokens answers have, of late."""
 
-    def guess(self, cache: KvCache, due: Sequence[int], most: int) -> Guesses:
-        """Return what may follow the context of a cache and the tokens due behind it, at most `most` tokens."""
-        most = min(most, self._most)
+    def guess(
+        self, cache: KvCache, due: Sequence[int], most: int, match: Match | None, stop_ids: Container[int]
+    ) -> Guesses:
+        """Return what may follow the context of a cache and the tokens due behind it, at most `most` tokens.
+
+        `match` is how far these have come in a grammar; a token of `stop_ids` ends the answer.
+        """
+        room, most = most, min(most, self._most)
         if most < 1:
             return Guesses()
-        found = look_up(np.concatenate([self._answers, cache.context, due]), most)
-        if drafted := self._drafted(cache, due, self.pace.to_draft(most, found)):
-            return Guesses(drafted, (found, Guess(drafted, _DRAFTED)))
+        found = self._found(cache, due, most, match, stop_ids)
+        if ids := self._drafted(cache, due, self.pace.to_draft(most, found), room):
+            drafted = Guess(tuple(Part((token,), _DRAFTED) for token in ids))
+            return Guesses(held(drafted, match, stop_ids, most).tokens, (found, drafted))
         return Guesses(found.tokens[: self.pace.worth(found)], (found,))
 
     def came(self, guesses: Guesses, drawn: Sequence[int]) -> None:
@@ -190,8 +318,23 @@ class Speculator:
         """Give the draft's memory back."""
         self._draft = None
 
-    def _drafted(self, cache: KvCache, due: Sequence[int], most: int) -> tuple[int, ...]:
+    def _found(
+        self, cache: KvCache, due: Sequence[int], most: int, match: Match | None, stop_ids: Container[int]
+    ) -> Guess:
+        if not self.pace.look():
+            return Guess()
+        started = perf_counter()
+        text = np.concatenate([self._answers, cache.context, due])
+        found = held(look_up(text, most), match, stop_ids, most)
+        self.pace.looked(found, perf_counter() - started)
+        return found
+
+    def _drafted(self, cache: KvCache, due: Sequence[int], most: int, room: int) -> tuple[int, ...]:
         if self._draft is None or most == 0:
+            return ()
+        caught_up = len(due) + self._most  # or fewer tokens are unread where it has followed
+        unread, left = self._draft.unread(cache, due), min(room, round(self._answer))
+        if unread > caught_up and not self.pace.to_read(unread, left, most):
             return ()
         started = perf_counter()
         try:
@@ -200,10 +343,11 @@ class Speculator:
             _LOG.warning("the draft model fails, and guesses no more: %s", error)
             self._draft, self.pace.draft_cost = None, inf
             return ()
-        if read <= len(due) + self._most:  # what is read of a prompt says nothing of a step
+        if read <= caught_up:  # what is read of a prompt says nothing of a step
             self.pace.drafted(len(tokens), perf_counter() - started)
         return tokens
 
     def remember(self, answer: Sequence[int]) -> None:
         """Keep an answer, as long as there is room: what was said once is said again."""
-        self._answers = np.concatenate([self._answers, np.array(answer, np.int64)])[-_REMEMBERED:]
+        self._answers = np.concatenate([self._answers, np.array([*answer, _END], np.int64)])[-_REMEMBERED:]
+        self._answer += _LEARNING * (len(answer) - self._answer)

@@ -65,7 +65,7 @@ class Writer:
         """
         free = cache.capacity - cache.length - len(self.due)
         most = 0 if self._guesses_none else min(room - 1, free)
-        self._guesses = self._speculator.guess(cache, self.due, most)
+        self._guesses = self._speculator.guess(cache, self.due, most, self._match, self._stop_ids)
         return len(self.due) + len(self._guesses.run)
 
     def step(self, session: Session) -> list[int]:

@@ -236,6 +236,7 @@ def test_a_draft_answers_as_the_model_alone_would(
 ) -> None:
     (tmp_path / "home.yaml").write_text(STATE, encoding="utf-8")
     monkeypatch.setattr(Pace, "to_draft", lambda self, most, found: most if self.draft_cost < 1 else 0)
+    monkeypatch.setattr(Pace, "to_read", lambda self, unread, left, most: True)
     said = []
     for draft in ("", "home-mini"):
         monkeypatch.setenv("EDGE_ASSISTANT_ENGINE__DRAFT", draft)

@@ -16,7 +16,7 @@ from edge_assistant.engine import Engine, SamplingParams, generate
 from edge_assistant.engine.draft import Draft, draft_budget, weighed
 from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.session import Session
-from edge_assistant.engine.speculate import Guess, Pace
+from edge_assistant.engine.speculate import Guess, Pace, Part
 from edge_assistant.errors import CacheBudgetError, DraftError
 from edge_assistant.text.tokenizer import Tokenizer
 
@@ -38,15 +38,16 @@ def eager(monkeypatch):
     """
     monkeypatch.setattr(Pace, "worth", lambda self, guess: 0)
     monkeypatch.setattr(Pace, "to_draft", lambda self, most, found: most)
+    monkeypatch.setattr(Pace, "to_read", lambda self, unread, left, most: True)
 
 
 @pytest.fixture
 def steady(monkeypatch):
-    """Let a step take 10 s, a row more 1 s, a token of the draft 3 s: nothing hangs on this machine's speed."""
+    """Let a step take 10 s, a row more 1 s, a token of the draft 1 s: nothing hangs on this machine's speed."""
     ran, drafted = Pace.ran, Pace.drafted
-    monkeypatch.setattr(generate, "weighed", lambda *_: 0.3)
+    monkeypatch.setattr(generate, "weighed", lambda *_: 0.1)
     monkeypatch.setattr(Pace, "ran", lambda self, rows, seconds: ran(self, rows, 9.0 + rows))
-    monkeypatch.setattr(Pace, "drafted", lambda self, tokens, seconds: drafted(self, tokens, 3.0 * tokens))
+    monkeypatch.setattr(Pace, "drafted", lambda self, tokens, seconds: drafted(self, tokens, 1.0 * tokens))
 
 
 def answers(bundle: Bundle, draft: Bundle | None, prompts, params=GREEDY, **settings):
@@ -236,6 +237,14 @@ def paced(**costs) -> Pace:
     return pace
 
 
+def guessed(*tokens: int, grounds=(5, 2)) -> Guess:
+    return Guess(tuple(Part((token,), grounds) for token in tokens))
+
+
+def drafted(*tokens: int) -> Guess:
+    return guessed(*tokens, grounds=(0, 0))
+
+
 def test_no_draft_writes_nothing():
     assert paced().to_draft(8, Guess()) == 0
 
@@ -248,7 +257,7 @@ def test_before_a_step_was_measured_nothing_is_drafted():
 def test_a_draft_as_dear_as_the_model_is_never_used():
     pace = paced(row_cost=0.0, draft_cost=1.0)
     for _ in range(1000):
-        pace.came(Guess((1,), 0), [1])
+        pace.came(drafted(1), [1])
         assert pace.to_draft(8, Guess()) == 0
 
 
@@ -264,7 +273,7 @@ def test_what_a_token_of_the_draft_takes_is_measured():
 def test_a_draft_that_was_wrong_is_tried_again_later():
     pace = paced(row_cost=0.1, draft_cost=0.1)
     for _ in range(100):
-        pace.came(Guess((1,), 0), [2])
+        pace.came(drafted(1), [2])
     declined = 0
     while pace.to_draft(8, Guess()) == 0:
         declined += 1
@@ -273,12 +282,41 @@ def test_a_draft_that_was_wrong_is_tried_again_later():
 
 
 def test_what_was_said_before_goes_before_a_draft_that_knows_no_better():
-    pace, found = paced(row_cost=0.1, draft_cost=0.1), Guess((1, 2, 3, 4), 3)
+    pace, found = paced(row_cost=0.1, draft_cost=0.1), guessed(1, 2, 3, 4)
     assert pace.to_draft(4, found) > 0
     for _ in range(100):
         pace.came(found, [1])
     assert pace.to_draft(4, found) == 0
     assert pace.to_draft(4, Guess()) > 0
+
+
+def test_the_longer_the_answer_and_the_shorter_the_prompt_the_sooner_a_draft_reads_it():
+    pace = paced(row_cost=0.2, draft_cost=0.1)
+    reads = [[pace.to_read(unread, left, 8) for unread in (10, 100, 1000, 10_000)] for left in (1, 10, 100, 1000)]
+    assert reads[-1][0]
+    assert not reads[0][-1]
+    assert all(row == sorted(row, reverse=True) for row in reads)
+    assert all(list(column) == sorted(column) for column in zip(*reads, strict=True))
+
+
+def test_a_draft_that_saves_no_more_than_looking_does_reads_nothing():
+    pace = paced(row_cost=0.2, draft_cost=0.3)
+    assert pace.to_read(1, 10_000, 8)
+    for _ in range(1000):
+        pace.came(guessed(*range(8)), range(8))
+        pace.looked(guessed(*range(8)), 0.0)
+    assert not pace.to_read(1, 10_000, 8)
+
+
+def test_a_prompt_that_costs_more_than_a_short_answer_brings_is_not_read(tiny_bundle, steady, monkeypatch):
+    bundle, read = tiny_bundle(), []
+    guess = Draft.guess
+    monkeypatch.setattr(Draft, "guess", lambda self, *how: read.append(how) or guess(self, *how))
+    with Engine.load(bundle, EngineSettings(threads=1), row_cost=0.1, draft=bundle) as engine:
+        list(engine.generate(PROMPTS[3], replace(GREEDY, max_tokens=4)))
+        assert not read
+        list(engine.generate(PROMPTS[3], GREEDY))
+    assert read
 
 
 @pytest.mark.parametrize("large", ["home-mini", "home-mini-moe"])

@@ -210,6 +210,7 @@ def test_answers_with_a_seed_step_alone_and_all_else_together(engine_of, machine
 
 
 def test_guesses_are_run_alone_and_all_else_together(engine_of, tiny_bundle, machine, batching, monkeypatch):
+    monkeypatch.setattr(Pace, "look", lambda self: True)
     monkeypatch.setattr(Pace, "worth", lambda self, guess: len(guess.tokens))
     bundle = tiny_bundle()
     repeated = [1, *(list(IDS[:12]) * 4)]

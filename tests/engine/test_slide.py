@@ -79,6 +79,7 @@ def test_an_answer_that_fits_is_the_same_and_one_that_does_not_begins_the_same(t
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.7}], ids=["greedy", "lively"])
 def test_guesses_change_nothing_where_tokens_go(tiny_bundle, monkeypatch, one_chance, params):
     """Both evict at the same places of the text: guesses are never run where the cache would be too short for them."""
+    monkeypatch.setattr(Pace, "look", lambda self: True)
     monkeypatch.setattr(Pace, "worth", lambda self, guess: len(guess.tokens))
     bundle, prompt = tiny_bundle(ONE_LAYER), PROMPT[:6] * 5
     with engine_of(bundle, 40, guesses=0) as plain, engine_of(bundle, 40, guesses=8) as guessing:
