@@ -61,6 +61,7 @@ bench: $(BENCH)/.bench $(GENAI)/.oracle  ## measure speed, memory, export and MQ
 	    $(BENCH)/bin/python benchmarks/first_token.py $(DATA)/int4-b128 $(OTHERS) $$spinning && \
 	    $(BENCH)/bin/python benchmarks/callers.py $(DATA)/int4-b128 $(OTHERS) $$spinning && \
 	    $(BENCH)/bin/python benchmarks/guesses.py $(DATA)/int4-b128 --gguf $(DATA)/twin.gguf $$spinning || exit 1; done
+	$(BENCH)/bin/python benchmarks/draft.py
 	$(BENCH)/bin/python benchmarks/idle.py $(OTHERS)
 	$(BENCH)/bin/python benchmarks/export.py $(DATA)/7b --scratch $(DATA)
 	$(BENCH)/bin/python benchmarks/export.py $(DATA)/1b --scratch $(DATA) --builder-python $(GENAI)/bin/python

@@ -29,8 +29,8 @@ from edge_assistant_export.reference_model.packing import FORMAT
 from edge_assistant_export.reference_model.splits import Case
 
 KINDS: Final = ("grounded", "json")
-_LONGEST_ANSWER: Final = 160
-_WARM_UP: Final = 20
+LONGEST_ANSWER: Final = 160
+WARM_UP: Final = 20
 """Questions that are not counted: the engine learns what pays."""
 _GGUF_TYPE: Final = "Q4_0"
 _GUESSES: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 11)
@@ -100,11 +100,11 @@ def ours(folder: Path, asked: Sequence[Case], cost: Cost) -> dict[str, Answers]:
         for number, case in enumerate(asked):
             runs.clear()
             try:
-                reply = model.chat(_messages(case), TOOLS, SamplingParams(max_tokens=_LONGEST_ANSWER))
+                reply = model.chat(messages(case), TOOLS, SamplingParams(max_tokens=LONGEST_ANSWER))
             except ToolCallError:
                 continue
-            if number >= _WARM_UP:
-                answers = found[_kind(reply.message)]
+            if number >= WARM_UP:
+                answers = found[kind_of(reply.message)]
                 behind = _behind(runs, reply.usage.prompt_tokens - reply.usage.cached_tokens)
                 answers.count(engine.written, behind, cost)
                 again = Again.of(engine, stopped=reply.finish_reason == "stop")
@@ -122,9 +122,9 @@ def llamas(folder: Path, asked: Sequence[Case], cost: Cost) -> dict[int, dict[st
     lookups |= {most: LlamaPromptLookupDecoding(num_pred_tokens=most) for most in _GUESSES}
     found = {name: {kind: Answers() for kind in KINDS} for name in lookups}
     tokenizer = Tokenizer(folder / "tokenizer.json")
-    for prompt, answer in islice(_by_llama(folder, asked, tokenizer), _WARM_UP, None):
+    for prompt, answer in islice(_by_llama(folder, asked, tokenizer), WARM_UP, None):
         try:
-            kind = _kind(FORMAT.parse(tokenizer, answer[:-1]))
+            kind = kind_of(FORMAT.parse(tokenizer, answer[:-1]))
         except ToolCallError:
             continue
         for name, lookup in lookups.items():
@@ -156,9 +156,9 @@ def _by_llama(folder: Path, asked: Sequence[Case], tokenizer: Tokenizer) -> Iter
         quantise(whole, path, _GGUF_TYPE)
         model = Llama(str(path), n_ctx=1024, verbose=False)
         for case in asked:
-            prompt = FORMAT.encode(tokenizer, _messages(case))
+            prompt = FORMAT.encode(tokenizer, messages(case))
             answer: list[int] = []
-            for token in islice(model.generate(prompt, temp=0.0), _LONGEST_ANSWER):
+            for token in islice(model.generate(prompt, temp=0.0), LONGEST_ANSWER):
                 answer.append(token)
                 if token in stop_ids:
                     break
@@ -166,11 +166,13 @@ def _by_llama(folder: Path, asked: Sequence[Case], tokenizer: Tokenizer) -> Iter
         model.close()
 
 
-def _messages(case: Case) -> list[Message]:
+def messages(case: Case) -> list[Message]:
+    """Return the prompt that a board makes of a question."""
     return case.talk.as_asked(case.example.question, AssistantSettings().prompt_devices)
 
 
-def _kind(message: Assistant) -> str:
+def kind_of(message: Assistant) -> str:
+    """Return which of `KINDS` an answer is."""
     return "json" if message.calls else "grounded"
 
 

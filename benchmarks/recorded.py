@@ -76,26 +76,31 @@ class _Copied:
 
 
 @contextmanager
-def recorded_runs(cost: Cost) -> Iterator[list[Run]]:
-    """Give the list of runs, to which each is added when it is done, and let the engine's clock tell their costs."""
+def recorded_runs(cost: Cost, draft: str = "", share: float = 0.0) -> Iterator[list[Run]]:
+    """Give the list of runs, to which each is added when it is done, and let the engine's clock tell their costs.
+
+    Runs of the model that is called `draft` cost that share, and are not in the list.
+    """
     runs: list[Run] = []
     now = 0.0
 
-    def ran(run: Run) -> None:
+    def ran(session: Session, run: Run) -> None:
         nonlocal now
-        runs.append(run)
-        now += cost(len(run.ids), run.logits)
+        drafts = session.manifest.name == draft
+        now += cost(len(run.ids), run.logits) * (share if drafts else 1.0)
+        if not drafts:
+            runs.append(run)
 
     one, several = Session.run, Session.run_rows
 
     def run(session: Session, ids: Sequence[int]) -> Any:
         logits = one(session, ids)
-        ran(Run(tuple(ids), 1))
+        ran(session, Run(tuple(ids), 1))
         return logits
 
     def run_rows(session: Session, ids: Sequence[int], rows: int) -> Any:
         logits = several(session, ids, rows)
-        ran(Run(tuple(ids), rows))
+        ran(session, Run(tuple(ids), rows))
         return logits
 
     with ExitStack() as stack:
