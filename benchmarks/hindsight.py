@@ -19,7 +19,7 @@ from recorded import Cost, RecordingEngine
 
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine.grammar import Match
-from edge_assistant.engine.speculate import held, look_up
+from edge_assistant.engine.lookup import held, look_up
 
 GUESSES = EngineSettings().guesses
 """At most."""

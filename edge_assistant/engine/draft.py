@@ -4,7 +4,7 @@
     draft            hall . </s>                 three runs of the small model
     drawn            hall , please               one run of the large one: "hall" was guessed, the rest is forgotten
 
-What it writes are guesses like those of prompt lookup (`speculate.py`; Leviathan et al., arXiv 2211.17192, with a draft
+What it writes are guesses like those of prompt lookup (`lookup.py`; Leviathan et al., arXiv 2211.17192, with a draft
 that always takes its best token): run with the token that is due, in one batch, and counted only where they are drawn.
 
 Each sequence of the large model has one of the draft beside it, with a cache of its own, which follows the text: what

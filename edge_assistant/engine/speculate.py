@@ -1,8 +1,7 @@
 """Guessed tokens: several positions in one run, and not one token that would not have been drawn.
 
 What was said comes again: names of devices, sentences of a document, the last answer. So where the last tokens of the
-context stood before, what followed them there is guessed to follow now (prompt lookup; A. Saxena, 2023). Where they
-stood in several places, those count more that share more with the end, and the most say what follows. The
+context stood before, what followed them there is guessed to follow now (prompt lookup, `lookup.py`). The
 guesses are run with the token that is due, in one batch, which reads the weights once. Then each position is drawn as
 it would have been; a guess counts only if it is what was drawn, and what follows a wrong one is forgotten:
 
@@ -12,8 +11,6 @@ it would have been; a guess counts only if it is what was drawn, and what follow
 
 What is drawn is the same, but for the kernels' noise: they may round otherwise over several rows than over one, so
 where the two best logits are closer than that, either may be drawn (tests/engine/test_near_ties.py measures it).
-
-What a grammar refuses is not guessed, and what it forces behind a guess is run with it.
 
 Where that finds nothing that pays, or less, a draft model may guess instead (`draft.py`).
 
@@ -25,33 +22,25 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, takewhile
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from edge_assistant.engine.lookup import END, Guess, Part, held, look_up
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
-    from numpy.typing import NDArray
-
     from edge_assistant.engine.draft import Draft
     from edge_assistant.engine.grammar import Match
     from edge_assistant.engine.kv_cache import KvCache
+    from edge_assistant.engine.lookup import Grounds
 
 _LOG = logging.getLogger(__name__)
 _REMEMBERED: Final = 4096
 """Tokens of earlier answers that are looked through."""
-_END: Final = -1
-"""Stands behind an answer that is remembered: what follows it there does not follow it."""
-_PLACES: Final = 256
-"""Places that are compared, the last."""
-_LONGEST_MATCH: Final = 8
-"""Tokens that are compared before a place."""
-_WEIGHT: Final = 4.0
-"""How much more a place counts for each token more that it shares with the end of the text."""
 _AT_FIRST: Final = (0.5, 1)
 """How likely a guess is taken to come true before one was made, and how many seen guesses that is worth."""
 _DRAFTED: Final = (0, 0)
@@ -71,28 +60,6 @@ _LEARNING_CHANCES: Final = 0.05
 _FORGETTING: Final = 0.001
 _COST_AT_MOST: Final = 2.0
 
-Grounds = tuple[int, int]
-"""What speaks for a guess: how many fifths of the places, by their weight, agree; and whether one does, or more (2)."""
-
-
-class Part(NamedTuple):
-    """A token that may be drawn, with those that a grammar forces behind it: it saves one draw, or none of it does."""
-
-    tokens: tuple[int, ...]
-    grounds: Grounds
-
-
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """What may follow, each part only where all before it have come true."""
-
-    parts: tuple[Part, ...] = ()
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        """All of its tokens."""
-        return tuple(chain.from_iterable(part.tokens for part in self.parts))
-
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
@@ -100,42 +67,6 @@ class Guesses:
 
     run: tuple[int, ...] = ()
     made: tuple[Guess, ...] = ()
-
-
-def look_up(text: NDArray[np.int64], most: int) -> Guess:
-    """Return what followed the end of a text [n] where it stood before, at most `most` tokens.
-
-    The places' weights choose the first token; the last place that has it, the others.
-    """
-    ends = np.flatnonzero(text[:-1] == text[-1:])[-_PLACES:] + 1
-    if not len(ends):
-        return Guess()
-    padded = np.concatenate([np.full(_LONGEST_MATCH, _END), text, np.full(most, _END)])
-    around = padded[ends[:, None] + np.arange(_LONGEST_MATCH + most)]
-    before, after = around[:, :_LONGEST_MATCH], around[:, _LONGEST_MATCH:]
-    same = (before == padded[len(text) : len(text) + _LONGEST_MATCH])[:, ::-1]
-    weights = _WEIGHT ** np.logical_and.accumulate(same, axis=1).sum(axis=1)
-    said = (after[:, :1] == after[:, 0]) @ weights
-    chosen = after[np.flatnonzero(said == said.max())[-1]]
-    agree = np.logical_and.accumulate(after == chosen, axis=1)
-    agreed = np.array([weights.sum(), *weights @ agree])
-    grounds = zip((5 * agreed[1:] / agreed[:-1]).astype(int), np.minimum(agree.sum(axis=0), 2), strict=True)
-    known = takewhile(lambda pair: pair[0] != _END, zip(chosen.tolist(), grounds, strict=True))
-    return Guess(tuple(Part((token,), (int(share), int(places))) for token, (share, places) in known))
-
-
-def held(guess: Guess, match: Match | None, stop_ids: Container[int], most: int) -> Guess:
-    """Return what of a guess may be drawn, and run to some use: at most `most` tokens, and none that ends the answer.
-
-    What a grammar forces stands in it as the grammar has it.
-    """
-    going_on = tuple(takewhile(lambda part: part.tokens[0] not in stop_ids, guess.parts))
-    if match is not None:
-        chains = match.follow([part.tokens[0] for part in going_on])
-        starts = accumulate(map(len, chains), initial=0)
-        going_on = tuple(Part(tuple(ids), going_on[at].grounds) for at, ids in zip(starts, chains, strict=False))
-    ends = accumulate(len(part.tokens) for part in going_on)
-    return Guess(tuple(part for part, end in zip(going_on, ends, strict=True) if end <= most))
 
 
 @dataclass(slots=True)
@@ -201,7 +132,7 @@ class Pace:
         """
         if not self._step_s or self.draft_cost == inf:
             return 0
-        count, saved = self._best([Part((_END,), _DRAFTED)] * most, 1.0, self.draft_cost)
+        count, saved = self._best([Part((END,), _DRAFTED)] * most, 1.0, self.draft_cost)
         if count == 0:
             chance = self._chance(_DRAFTED)
             chance.mean += _FORGETTING * (_DRAFTED_AT_FIRST[0] - chance.mean)
@@ -213,7 +144,7 @@ class Pace:
         A token that is read takes of one that is written what a row takes of a step. What drafting saves of each token
         is held against what looking for what was said before saves of it.
         """
-        count, saved = self._best([Part((_END,), _DRAFTED)] * most, 1.0, self.draft_cost)
+        count, saved = self._best([Part((END,), _DRAFTED)] * most, 1.0, self.draft_cost)
         tokens = sum(self._chance(_DRAFTED).mean ** ahead for ahead in range(count + 1))
         found = max(0.0, self._looking)
         return left * (saved / tokens - found / (1 + found)) > unread * self.draft_cost * self.row_cost
@@ -349,5 +280,5 @@ class Speculator:
 
     def remember(self, answer: Sequence[int]) -> None:
         """Keep an answer, as long as there is room: what was said once is said again."""
-        self._answers = np.concatenate([self._answers, np.array([*answer, _END], np.int64)])[-_REMEMBERED:]
+        self._answers = np.concatenate([self._answers, np.array([*answer, END], np.int64)])[-_REMEMBERED:]
         self._answer += _LEARNING * (len(answer) - self._answer)

@@ -15,8 +15,9 @@ from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, SamplingParams, generate
 from edge_assistant.engine.draft import Draft, draft_budget, weighed
 from edge_assistant.engine.kv_cache import KvCache
+from edge_assistant.engine.lookup import Guess, Part
 from edge_assistant.engine.session import Session
-from edge_assistant.engine.speculate import Guess, Pace, Part
+from edge_assistant.engine.speculate import Pace
 from edge_assistant.errors import CacheBudgetError, DraftError
 from edge_assistant.text.tokenizer import Tokenizer
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edge_assistant.engine import Constraint, Grammars
 from edge_assistant.engine.kv_cache import KvCache
-from edge_assistant.engine.speculate import Guess, Pace, Part, Speculator, held, look_up
+from edge_assistant.engine.lookup import Guess, Part, held, look_up
+from edge_assistant.engine.speculate import Pace, Speculator
 from edge_assistant.text.tokenizer import Tokenizer
 
 TOKENIZER = Path(__file__).parents[2] / "models/home-mini/checkpoint/tokenizer.json"
