@@ -10,6 +10,7 @@ import gc
 import json
 import sys
 from itertools import chain
+from time import sleep
 
 import numpy as np
 import psutil
@@ -20,12 +21,21 @@ from edge_assistant.engine import Engine, Keep, SamplingParams, kv_cache
 from edge_assistant.engine.evict import Evictor
 
 CAPACITY, TIMES = 256, 14
+MOMENTS, APART_S = 5, 0.01
 SYSTEM, TURN, ANSWER = 16, 24, 8
 
 
-def resident() -> int:
-    """Return what is resident without the mapped pages of files, which come and go, as do freed ones until a trim."""
+def held() -> int:
+    """Return what is resident at the least moment of some: the engine may be in a step, which gives back what it takes.
+
+    The mapped pages of files are left out, which come and go, as do freed ones until a trim.
+    """
     gc.collect()
+    return min(resident() for _ in range(MOMENTS))
+
+
+def resident() -> int:
+    sleep(APART_S)
     ctypes.CDLL(None).malloc_trim(0)
     memory = psutil.Process().memory_info()
     return memory.rss - memory.shared
@@ -47,7 +57,7 @@ kv_cache.Evictor = Counted
 def answer(engine: Engine, prompt: list[int]) -> list[int]:
     """Write one long answer; return the memory at each capacity."""
     params = SamplingParams(max_tokens=TIMES * CAPACITY, overflow="slide")
-    return [resident() for number, _ in enumerate(engine.generate(prompt, params), 1) if number % CAPACITY == 0]
+    return [held() for number, _ in enumerate(engine.generate(prompt, params), 1) if number % CAPACITY == 0]
 
 
 def conversation(engine: Engine, ids: np.ndarray) -> list[int]:
@@ -61,7 +71,7 @@ def conversation(engine: Engine, ids: np.ndarray) -> list[int]:
         turns[-1] += engine.generate(prompt, SamplingParams(max_tokens=ANSWER), keep=Keep(len(prompt)))
         read += len(turns[-1])
         if read >= CAPACITY:
-            sizes.append(resident())
+            sizes.append(held())
             read = 0
     return sizes
 

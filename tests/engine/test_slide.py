@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import pytest
@@ -153,22 +153,24 @@ def test_a_story_of_many_capacities_is_still_one(stories, export_bundle):
 def test_memory_stays_flat_over_ten_capacities(grown, kind):
     """Both fill the cache first, and then ten times more: an answer slides, a conversation forgets its oldest turns.
 
-    What the allocator takes to get going, some megabytes over the first capacities, is not counted; nor is what a step
-    that is ending still holds in one measurement of three.
+    What the allocator takes to get going, some megabytes over the first capacities, is not counted.
     """
-    sizes = grown[kind][2:]
-    first, *later = (median(sizes[at : at + 3]) for at in range(len(sizes) - 2))
-    assert len(sizes) >= 11
+    first, *later = grown[kind][2:]
+    assert len(later) >= 10
     assert grown["evictions"] > 100
     assert first * 0.98 <= min(later) <= max(later) <= first * 1.02
 
 
 @pytest.fixture(scope="module")
 def grown(tiny_bundle):
-    """Return what `growth.py` measured in a process of its own, with a cache of 32 MiB."""
+    """Return what `growth.py` measured in a process of its own, with a cache of 32 MiB.
+
+    The C library has one heap there. It has one for each thread otherwise, and keeps in each some of what was freed.
+    """
     shape = {"num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128, "num_hidden_layers": 4}
     command = [sys.executable, Path(__file__).with_name("growth.py"), tiny_bundle(shape).path]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
 
 
 def test_a_slide_that_gives_up_its_slot_goes_on_from_what_is_left(tiny_bundle):
