@@ -23,7 +23,7 @@ import onnxruntime as ort
 
 from edge_assistant import bundle as names
 from edge_assistant.engine.memory import place
-from edge_assistant.engine.runtime import ORT_ERRORS, device_of, load_graph
+from edge_assistant.engine.runtime import ORT_ERRORS, device_of, give_back, load_graph
 from edge_assistant.errors import BundleGraphError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Session:
     def warm_up(self) -> None:
         """Run a token over the empty cache and forget it: the first run of all reads the weights from the disk.
 
-        So that happens while it loads, not when the first question waits.
+        So that happens while it loads, not when the first question waits. What the load has freed goes back then.
 
         Raises:
             BundleGraphError: The graph loads, and does not run.
@@ -112,6 +112,7 @@ class Session:
         except ORT_ERRORS as error:
             raise BundleGraphError(self._graph_path, [str(error)]) from error
         self.cache.rewind(0)
+        give_back()
 
     def run(self, ids: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """Append tokens [n] to the context; return the logits [vocab] after the last, valid until the next run."""

@@ -6,6 +6,7 @@ quantised, 0.3: the int8 products of one row and of many differ in rounding (4 b
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from edge_assistant.bundle import Bundle, FileEntry
 from edge_assistant.config import EngineSettings
+from edge_assistant.device.memory import resident
 from edge_assistant.engine import Engine
 from edge_assistant.engine.kv_cache import KvCache, slots
 from edge_assistant.engine.session import Session
@@ -151,6 +153,23 @@ def with_files(bundle: Bundle, path: Path, graph: bytes, **architecture: int) ->
     changed = replace(bundle.manifest, files=files, architecture=replace(bundle.manifest.architecture, **architecture))
     (path / "manifest.json").write_text(changed.to_json())
     return Bundle.open(path)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no GNU C library: freed memory goes back")
+def test_what_was_freed_goes_back_to_the_system_when_a_load_ends(tiny_bundle):
+    """Small blocks, and the last one stays: so the C library keeps the others as long as nobody asks for them."""
+    libc, size, number = ctypes.CDLL(None), 1000, 40_000
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    blocks = [libc.malloc(size) for _ in range(number)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    *freed, last = blocks
+    for block in freed:
+        libc.free(block)
+    before = resident().anonymous
+    with Engine.load(tiny_bundle(), EngineSettings(threads=1)):
+        assert resident().anonymous < before - 0.7 * size * number
+    libc.free(last)
 
 
 def test_a_graph_that_cannot_be_loaded_is_refused(tiny_bundle, tmp_path):
