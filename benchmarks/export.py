@@ -90,8 +90,10 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="where bundles are written")
     parser.add_argument("--block-size", default="32", help="block size of our export (default 32, the builder's own)")
     parser.add_argument("--builder-python", type=Path, help="the Python that has onnxruntime-genai's builder")
-    parser.add_argument("more", nargs="*", help="options of our export, behind --")
-    options = parser.parse_args()
+    parser.epilog = "Behind -- stand more options of our export."
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    options, more = parser.parse_args(given[:end]), given[end + 1 :]
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         scratch = Path(folder)
         ours = scratch / "ours"
@@ -101,7 +103,7 @@ def main() -> None:
             "disk_copy_mb_per_s": round(copy_speed(options.checkpoint, scratch), 1),
             "edge-assistant-export": run(
                 "edge-assistant-export",
-                [*command, "--block-size", options.block_size, *options.more],
+                [*command, "--block-size", options.block_size, *more],
                 options.checkpoint,
                 ours,
             ),
