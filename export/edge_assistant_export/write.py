@@ -119,27 +119,11 @@ def export(
             if texts is None:
                 read = partial(calibration_texts, checkpoint, recipe.calibration, partial(progress, "calibration"))
                 texts = kept(folder / TEXTS, read) if recipe.calibrates else []
-            with (folder / WEIGHTS_FILE).open("r+b") as file, Journal(folder / _JOURNAL) as journal:
-                for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
-                    _write_rows(file.fileno(), place, 0, as_stored(table, place.dtype, place.name))
-                job = Job(checkpoint, texts, _blocks(weights), folder)
-                efforts = recipe.rounding.efforts(weights, checkpoint.config, sum(map(len, texts)))
-                with _Writer(file.fileno(), weights, checkpoint, journal, efforts, progress) as writer:
-                    rounded = recipe.rounding(job, writer)
-                os.fsync(file.fileno())
+            job = Job(checkpoint, texts, _blocks(weights), folder)
+            rounded = _write_weights(job, manifest, weights, recipe, progress)
             scales = _finite(cache_scales(rounded, texts), checkpoint) if recipe.cache == "int8" else None
             checkpoint.check_unchanged()
-            bounded = manifest.cache.window == "bounded"
-            model = build_graph(
-                manifest.architecture,
-                manifest.quantization,
-                weights,
-                rounded.tensor,
-                scales,
-                bounded_window=bounded,
-                lora=manifest.lora,
-            )
-            write_file(folder / GRAPH_FILE, serialize(model))
+            write_file(folder / GRAPH_FILE, _graph(manifest, weights, rounded, scales))
             write_file(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
             write_json(folder / "config.json", bundle_config(manifest))
             write_json(folder / "genai_config.json", genai_config(manifest))
@@ -152,6 +136,31 @@ def export(
     except OSError as error:
         raise OutputWriteError(out, weights.file.size, error) from error
     return manifest
+
+
+def _write_weights(job: Job, manifest: Manifest, weights: Weights, recipe: Recipe, progress: Progress) -> Tensors:
+    """Write the file of weights into the job's folder, and return the model that was rounded."""
+    efforts = recipe.rounding.efforts(weights, job.checkpoint.config, sum(map(len, job.texts)))
+    with (job.folder / WEIGHTS_FILE).open("r+b") as file, Journal(job.folder / _JOURNAL) as journal:
+        for place, table in zip((weights.cos, weights.sin), rotary_tables(manifest.architecture), strict=True):
+            _write_rows(file.fileno(), place, 0, as_stored(table, place.dtype, place.name))
+        with _Writer(file.fileno(), weights, job.checkpoint, journal, efforts, progress) as writer:
+            rounded = recipe.rounding(job, writer)
+        os.fsync(file.fileno())
+    return rounded
+
+
+def _graph(manifest: Manifest, weights: Weights, rounded: Tensors, scales: CacheScales | None) -> bytes:
+    model = build_graph(
+        manifest.architecture,
+        manifest.quantization,
+        weights,
+        rounded.tensor,
+        scales,
+        bounded_window=manifest.cache.window == "bounded",
+        lora=manifest.lora,
+    )
+    return serialize(model)
 
 
 def describe(checkpoint: Checkpoint, recipe: Recipe, name: str) -> Manifest:
