@@ -40,7 +40,7 @@ class Writer:
         self._sampler.see(prompt)
         self._match = params.grammar.begin() if params.grammar else None
         self._stop_ids = params.stop_ids
-        self._guesses_none = params.one_row_a_step
+        self._one_row_a_step = params.one_row_a_step
         self._position = len(prompt)
         self.due: list[int] = []
         """Tokens of the answer that the cache does not hold."""
@@ -64,7 +64,7 @@ class Writer:
         More than `room` tokens will not be used of what it brings.
         """
         free = cache.capacity - cache.length - len(self.due)
-        most = 0 if self._guesses_none else min(room - 1, free)
+        most = 0 if self._one_row_a_step else min(room - 1, free)
         self._guesses = self._speculator.guess(cache, self.due, most, self._match, self._stop_ids)
         return len(self.due) + len(self._guesses.run)
 
