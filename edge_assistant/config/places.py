@@ -1,0 +1,26 @@
+"""Where things lie: the file of the settings, the state, the models of a clone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def config_files() -> tuple[Path, ...]:
+    """Return the files that are read where none is named, the first that exists wins."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "edge-assistant" / "config.toml", Path("/etc/edge-assistant/config.toml")
+
+
+def state_directory() -> Path:
+    """Return the folder for what must survive a restart; it need not exist yet."""
+    systemd = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if systemd:
+        return Path(systemd)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "edge-assistant"
+
+
+def clone_models() -> tuple[Path, ...]:
+    """Return the models/ of the clone this package runs from, if it does run from one."""
+    root = Path(__file__).parents[2]
+    return (root / "models",) if (root / "firmware_configs").is_dir() and (root / "models").is_dir() else ()
