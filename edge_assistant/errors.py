@@ -182,7 +182,6 @@ class BundleManifestError(BundleError):
         """`problems` name a key and what is wrong with it, one each."""
         listed = "".join(f"\n  {problem}" for problem in problems)
         super().__init__(f"{path} is no manifest this runtime can read; export the model again:{listed}")
-        self.problems = tuple(problems)
 
 
 class BundleVersionError(BundleError):
@@ -326,9 +325,9 @@ class ContextOverflowError(EngineError, ValueError):
 
     def __init__(self, prompt: int, answer: int, capacity: int) -> None:
         """All are tokens."""
-        self.excess = prompt + answer - capacity
+        excess = prompt + answer - capacity
         super().__init__(
-            f"{prompt} tokens of prompt and {answer} of answer are {self.excess} more than the {capacity} that fit: "
+            f"{prompt} tokens of prompt and {answer} of answer are {excess} more than the {capacity} that fit: "
             f"shorten either, or raise engine.kv_cache_bytes"
         )
 
@@ -680,7 +679,6 @@ class IncompleteAnswerError(TextError):
         """`text` is what was written, of so many tokens; `finish_reason` is why it ended."""
         why = "max_tokens cut it: allow more" if finish_reason == "length" else f"its finish_reason is {finish_reason}"
         super().__init__(f"the answer is no whole JSON yet after {tokens} tokens ({why}): {text[:200]}")
-        self.text = text
 
 
 class HomeError(EdgeAssistantError, ValueError):
@@ -690,18 +688,13 @@ class HomeError(EdgeAssistantError, ValueError):
 class HomeFileError(HomeError):
     """A home description that cannot be read."""
 
-    def __init__(self, source: Path | str, key: str, problem: str) -> None:
-        """`source` is the file, `key` the dotted place in it, empty for the whole."""
-        super().__init__(f"{source}: {key}: {problem}" if key else f"{source}: {problem}")
+    def __init__(self, path: Path, key: str, problem: str) -> None:
+        """`path` is the file, `key` the dotted place in it, empty for the whole."""
+        super().__init__(f"{path}: {key}: {problem}" if key else f"{path}: {problem}")
 
 
 class CallError(HomeError):
     """A call that cannot be carried out; nothing was commanded. The message is a sentence for the person."""
-
-    def __init__(self, tool: str, problem: str) -> None:
-        """`problem` is a whole sentence."""
-        super().__init__(problem)
-        self.tool = tool
 
 
 class UnknownDeviceError(HomeError, LookupError):

@@ -122,21 +122,21 @@ def check_unlocking(call: ToolCall, writes: Sequence[Write]) -> None:
     said = same(target.get("name", ""))
     meant = [write.device for write in writes if write.device.domain == "lock" and write.value == "unlocked"]
     if loose := [device for device in meant if said not in names_of(device)]:
-        raise CallError(call.name, which(loose, said or "lock"))
+        raise CallError(which(loose, said or "lock"))
 
 
 def check_arguments(call: ToolCall) -> None:
     """Raise CallError where a call's tool or slots are not those of `TOOLS`, by type and range."""
     schema = next((tool.parameters for tool in TOOLS if tool.name == call.name), None)
     if schema is None:
-        raise CallError(call.name, f"I have no way to do {call.name}.")
+        raise CallError(f"I have no way to do {call.name}.")
     missing = [slot for slot in schema["required"] if call.arguments.get(slot) is None]
     if missing:
-        raise CallError(call.name, f"{call.name} needs a value for {missing[0]}.")
+        raise CallError(f"{call.name} needs a value for {missing[0]}.")
     for slot, value in call.arguments.items():
         if slot not in schema["properties"]:
-            raise CallError(call.name, f"{call.name} takes no {slot}.")
-        _check_value(call.name, slot, value, schema["properties"][slot])
+            raise CallError(f"{call.name} takes no {slot}.")
+        _check_value(slot, value, schema["properties"][slot])
 
 
 def awaited(device: Device, property_name: str) -> bool:
@@ -162,17 +162,17 @@ def _is_number(value: Value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _check_value(tool: str, slot: str, value: Any, rule: Mapping[str, Any]) -> None:
+def _check_value(slot: str, value: Any, rule: Mapping[str, Any]) -> None:
     if not isinstance(value, _JSON_TYPES[rule["type"]]) or isinstance(value, bool):
-        raise CallError(tool, f"{slot} has to be {'text' if rule['type'] == 'string' else 'a number'}, not {value!r}.")
+        raise CallError(f"{slot} has to be {'text' if rule['type'] == 'string' else 'a number'}, not {value!r}.")
     if isinstance(value, str):
         if len(value) > _MAX_TEXT or not value.isprintable() or (not value.strip() and slot not in TARGET_SLOTS):
-            raise CallError(tool, f"{slot} has to be one line of 1 to {_MAX_TEXT} characters.")
+            raise CallError(f"{slot} has to be one line of 1 to {_MAX_TEXT} characters.")
         return
     low, high = rule.get("minimum", value), rule.get("maximum", value)
     if not low <= value <= high:
         span = f"from {low} to {high}" if "maximum" in rule else f"at least {low}"
-        raise CallError(tool, f"{slot} has to be {span}, not {value}.")
+        raise CallError(f"{slot} has to be {span}, not {value}.")
 
 
 def _commanded(call: ToolCall, home: Home) -> Sequence[Device]:
@@ -182,13 +182,13 @@ def _commanded(call: ToolCall, home: Home) -> Sequence[Device]:
     try:
         able = resolve((device for device in home if device.domain in domains), target)
     except UnknownDeviceError:
-        raise CallError(call.name, _unable(call, resolve(home, target))) from None
+        raise CallError(_unable(call, resolve(home, target))) from None
     if len(able) > 1 and ("name" in target or not target):
-        raise CallError(call.name, which(able, target.get("name", "device")))
+        raise CallError(which(able, target.get("name", "device")))
     if not target.keys() & {"name", "domain", "device_class"} and len(domains) > 1:
         able = [device for device in able if device.domain in EVERYDAY]
         if not able:
-            raise CallError(call.name, "Which device do you mean?")
+            raise CallError("Which device do you mean?")
     return able
 
 
@@ -207,7 +207,7 @@ def _writes(call: ToolCall, device: Device) -> list[Write]:
             writes += [write for write in _switched(Write(device, command.property_name, value)) if write not in writes]
     if not writes:
         slots = " or ".join(command.slot or "" for command in COMMANDS if command.tool == call.name)
-        raise CallError(call.name, f"{call.name} needs a value for {slots}.")
+        raise CallError(f"{call.name} needs a value for {slots}.")
     return writes
 
 

@@ -58,7 +58,7 @@ class Performer:
     def _timer(self, call: ToolCall) -> CallOutcome:
         check_arguments(call)
         if self._timers is None:
-            raise CallError(call.name, "I can keep timers only while I run as a service.")
+            raise CallError("I can keep timers only while I run as a service.")
         if call.name == "HassStartTimer":
             return CallOutcome(call, "done", f"Started a {self._timers.start(call.arguments).words}.")
         return CallOutcome(call, "done", f"Cancelled the {self._timers.cancel(call.arguments).words}.")

@@ -41,9 +41,9 @@ class Timers:
         """Start the timer that a HassStartTimer asks for; CallError where its time cannot be."""
         seconds = sum(arguments.get(f"{unit}s", 0) * length for unit, length in _UNITS)
         if not 1 <= seconds <= MAX_SECONDS:
-            raise CallError("HassStartTimer", "A timer has to run from a second to 24 hours.")
+            raise CallError("A timer has to run from a second to 24 hours.")
         if len(self._running) >= MAX_TIMERS:
-            raise CallError("HassStartTimer", f"{MAX_TIMERS} timers are running already.")
+            raise CallError(f"{MAX_TIMERS} timers are running already.")
         timer = Timer(arguments.get("name") or None, seconds)
         task = asyncio.create_task(self._run(timer), name=f"timer {timer.words}")
         self._running[task] = timer
@@ -57,10 +57,10 @@ class Timers:
             (task, timer) for task, timer in self._running.items() if not wanted or same(timer.name or "") == wanted
         ]
         if not found:
-            raise CallError("HassCancelTimer", "No such timer is running." if wanted else "No timer is running.")
+            raise CallError("No such timer is running." if wanted else "No timer is running.")
         if len(found) > 1:
             which = join([f"the {timer.words}" for _, timer in found])
-            raise CallError("HassCancelTimer", f"There are {which}: which one?")
+            raise CallError(f"There are {which}: which one?")
         task, timer = found[0]
         self._running.pop(task)
         task.cancel()
