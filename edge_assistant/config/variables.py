@@ -29,7 +29,7 @@ def variable_of(section: str, key: str | None) -> str | None:
     for variable, dotted in variables().items():
         if dotted == f"{section}.{key}":
             return variable
-        if dotted == section and (key is None or key in json.loads(os.environ[variable])):
+        if dotted == section and (key is None or key in (json.loads(os.environ[variable]) or {})):
             return variable
     return None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_assistant.config import Settings
+from edge_assistant.config import EngineSettings, Settings
 from edge_assistant.errors import ConfigFileError, UnknownKeyError
 
 
@@ -45,6 +45,13 @@ def test_a_section_from_the_environment_is_known_as_the_origin_of_its_keys(monke
     assert settings.engine.threads == 3
     assert settings.origin("engine", "threads") == "EDGE_ASSISTANT_ENGINE"
     assert settings.origin("engine", "queue") == "default"
+
+
+def test_a_section_that_the_environment_leaves_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_ASSISTANT_ENGINE", "null")
+    settings = Settings.load()
+    assert settings.engine == EngineSettings()
+    assert settings.origin("engine", "threads") == "default"
 
 
 def test_a_list_and_a_table_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
