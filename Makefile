@@ -7,10 +7,12 @@ TORCH_INDEX ?=
 # What comes from the system, all in one place.
 PACKAGES := mosquitto python3-venv
 BENCH_PACKAGES := cmake g++
+ORACLE_PACKAGES := gcc libc6-dev
 
 VENV := .venv
 OPTIMUM := .venv-optimum
 GENAI := .venv-genai
+CUDA := .venv-cuda
 BENCH := .venv-bench
 DATA ?= build/bench
 # Of Mistral 7B's shape. All 32 take 45 GB of disk, and onnxruntime-genai's builder about 50 GB of memory; 4 take 9 of each.
@@ -35,9 +37,10 @@ demo: $(VENV)/.runtime  ## export the trained model, serve it, ask it about a si
 test: $(VENV)/.dev  ## run the tests; offline, without torch
 	$(VENV)/bin/python -m pytest
 
-test-oracles: $(OPTIMUM)/.oracle $(GENAI)/.oracle  ## compare with transformers 4 and 5, optimum-onnx and onnxruntime-genai
-	$(OPTIMUM)/bin/python -m pytest tests/oracles -m 'not genai'
+test-oracles: $(OPTIMUM)/.oracle $(GENAI)/.oracle $(CUDA)/.oracle  ## compare with transformers, optimum, genai; ask CUDA's provider
+	$(OPTIMUM)/bin/python -m pytest tests/oracles -m 'not genai and not cuda'
 	$(GENAI)/bin/python -m pytest tests/oracles -m 'genai or transformers5'
+	$(CUDA)/bin/python -m pytest tests/oracles/cuda
 
 check: $(VENV)/.dev  ## lint, formatting, types, import directions, contents of the wheels
 	$(VENV)/bin/ruff check
@@ -68,7 +71,7 @@ bench: $(BENCH)/.bench $(GENAI)/.oracle  ## measure speed, memory, export and MQ
 	$(BENCH)/bin/python benchmarks/mqtt.py
 
 clean:  ## remove the environments and what tools left behind
-	rm -rf $(VENV) $(OPTIMUM) $(GENAI) $(BENCH) build *.egg-info export/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OPTIMUM) $(GENAI) $(CUDA) $(BENCH) build *.egg-info export/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 # An environment is made once, and filled again when a pyproject.toml has changed.
 
@@ -95,6 +98,14 @@ $(OPTIMUM)/.oracle: $(PROJECTS) | $(OPTIMUM)/bin/python
 $(GENAI)/.oracle: $(PROJECTS) | $(GENAI)/bin/python
 	$(GENAI)/$(PIP_INSTALL) $(TORCH_INDEX:%=--index-url %) torch==2.13.0
 	$(GENAI)/$(PIP_INSTALL) $(CLONE)[genai] $(TESTING)
+	@touch $@
+
+# Two wheels hold one package, onnxruntime: the one that both distributions ask for goes.
+$(CUDA)/.oracle: $(PROJECTS) | $(CUDA)/bin/python
+	@$(call apt,$(ORACLE_PACKAGES))
+	$(CUDA)/$(PIP_INSTALL) $(CLONE) $(TESTING) safetensors 'nvidia-cuda-runtime==13.*' 'nvidia-cuda-crt==13.*'
+	$(CUDA)/bin/python -m pip uninstall --quiet --yes onnxruntime
+	$(CUDA)/$(PIP_INSTALL) --no-deps --force-reinstall 'onnxruntime-gpu>=1.31'
 	@touch $@
 
 $(BENCH)/.bench: $(PROJECTS) | $(BENCH)/bin/python

@@ -6,12 +6,11 @@
     cpu        the CPU
 
 "There" means little: the wheel for ARM names CUDA and holds no code for a Jetson Orin. So a provider counts once it has
-run an operator, and the operator is attention in the types that the bundle has. onnxruntime's sources register it for
-CUDA in float16 and bfloat16 alone, over a cache of the same type or int8: so a bundle in float32 stays on the CPU, and
-one that was exported with `--dtype float16` is what runs there.
+run the operators that the bundle is made of, in its types and blocks, and was right (`probe.py`). Of attention CUDA's
+provider has kernels for float16 and bfloat16 alone, over a cache of the same type or int8: so a bundle in float32 stays
+on the CPU, and one that was exported with `--dtype float16` is what runs there.
 
-No GPU was at hand: what comes after a probe that succeeds never ran on one. Where the cache lies then, and which of it
-is tested without one, is in `memory.py`.
+No GPU was at hand: no kernel ever ran on one. Where the cache lies then is in `memory.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ TENSORRT: Final = "TensorrtExecutionProvider"
 Provider = tuple[str, dict[str, str]]
 """A provider's name and its options, as onnxruntime takes them."""
 Probe = Callable[[tuple[Provider, ...]], str | None]
-"""Runs attention on some providers and not on the CPU; returns why that cannot be, None where it can."""
+"""Runs operators on some providers and not on the CPU; returns why that cannot be, None where it can."""
 
 _WISHES: Final = {"auto": (CUDA,), "cpu": (), "cuda": (CUDA,), "tensorrt": (TENSORRT, CUDA)}
 

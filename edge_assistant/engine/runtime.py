@@ -1,8 +1,7 @@
 """How onnxruntime loads a graph: options, providers, prepacked weights, profiles.
 
-With `session.py` and `memory.py` it is all that knows onnxruntime. Whatever was to make a load better and cannot be
-used (a GPU, prepacked weights) is left out with a warning that says why; the bundle's own graph on the CPU always
-remains.
+Whatever was to make a load better and cannot be used (a GPU, prepacked weights) is left out with a warning that says
+why; the bundle's own graph on the CPU always remains.
 """
 
 from __future__ import annotations
@@ -12,27 +11,16 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import onnxruntime as ort
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    RuntimeException,
-)
-from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as OperatorNotImplemented
 
 from edge_assistant.bundle import GRAPH_FILE, WEIGHTS_FILE
 from edge_assistant.engine.memory import CUDA_DEVICE, HOST
-from edge_assistant.engine.probe_graphs import PROBE_GRAPHS
+from edge_assistant.engine.ort_errors import ORT_ERRORS
+from edge_assistant.engine.probe import probe
 from edge_assistant.engine.providers import CPU, Provider, choose
 from edge_assistant.errors import BundleGraphError, PrepackedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from edge_assistant.bundle import Bundle, Manifest
@@ -44,19 +32,7 @@ VERSION: Final[str] = ort.__version__
 
 _LOG = logging.getLogger(__name__)
 _ON_CPU: Final[tuple[Provider, ...]] = ((CPU, {}),)
-_LOG_FATAL_ONLY = 4
 _LOG_ERRORS_ONLY = 3
-ORT_ERRORS = (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    OperatorNotImplemented,
-    RuntimeException,
-)
-"""What onnxruntime raises for a graph that it cannot load or run; these have no base of their own."""
 
 
 def load_graph(
@@ -96,35 +72,6 @@ def device_of(session: ort.InferenceSession) -> Device:
     return HOST if session.get_providers()[0] == CPU else CUDA_DEVICE
 
 
-def probe(providers: Sequence[Provider], dtype: str = "float32", cache: str = "float32") -> str | None:
-    """Run attention on these providers and not on the CPU; return why that fails, None where it is right.
-
-    It computes in `dtype` over a cache of that type or int8.
-    """
-    options = ort.SessionOptions()
-    options.log_severity_level = _LOG_FATAL_ONLY  # a kernel that is missing is the answer, not an error
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        graph = PROBE_GRAPHS[dtype, cache]
-        session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
-        if (used := session.get_providers()[0]) != providers[0][0]:
-            return f"onnxruntime took {used} instead"
-        right = attends(session, dtype, cache)
-    except (*ORT_ERRORS, ValueError, RuntimeError) as error:
-        return f"attention in {dtype} over a cache of {cache} does not run there: {error}"
-    return None if right else "attention is computed wrongly there"
-
-
-def attends(session: ort.InferenceSession, dtype: str, cache: str) -> bool:
-    """Return whether a graph of `PROBE_GRAPHS` attends rightly: a token that sees itself alone, to its own value."""
-    query = (np.arange(48) / 48).reshape(1, 1, 48).astype(dtype)
-    past = np.zeros((1, 1, 8, 16), cache)
-    feeds = {"query": query, "past_key": past, "past_value": past}
-    feeds |= {"seqlens_k": np.zeros(1, np.int32), "total": np.array(1, np.int32)}
-    attended = session.run(["attended"], feeds)[0]
-    return np.allclose(attended, query[..., 32:], atol=1e-2)
-
-
 def save_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path) -> None:
     """Write the bundle's graph and weights into a folder, with what this processor's kernels pack of them.
 
@@ -153,8 +100,7 @@ def _attempts(
 ) -> list[tuple[Path, tuple[Provider, ...]]]:
     """Return what is to be tried before the bundle's graph on the CPU: a graph's file, and where it runs."""
     manifest = bundle.manifest
-    attends = partial(probe, dtype=manifest.quantization.dtype, cache=manifest.cache.type)
-    choice = choose(settings, ort.get_available_providers(), attends)
+    choice = choose(settings, ort.get_available_providers(), partial(probe, manifest=manifest))
     for reason in choice.reasons:
         _LOG.warning("%s", reason)
     problem = _other_on_gpu(manifest)
@@ -169,8 +115,6 @@ def _other_on_gpu(manifest: Manifest) -> str | None:
     """Return what of a graph a kernel for GPUs would take for something else, and give wrong answers without a word."""
     if manifest.cache.window == "bounded":  # the attribute that drops positions is the CPU's
         return "the cache of this model's windows is bounded (export it with --window-cache full)"
-    if manifest.architecture.n_experts and manifest.quantization.quantized:
-        return "its kernel for a mixture's experts wants weights in another order"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The loaded graph, with the caches bound to it: with `runtime.py` and `memory.py` all that knows onnxruntime.
+"""The loaded graph, with the caches bound to it.
 
 Every layer's cache is bound as past and as present, the same memory, so a step copies nothing; the logits of the last
 position land in one buffer that the next step overwrites. What a step still has to bind is the tokens and the
@@ -23,7 +23,8 @@ import onnxruntime as ort
 
 from edge_assistant import bundle as names
 from edge_assistant.engine.memory import place
-from edge_assistant.engine.runtime import ORT_ERRORS, device_of, give_back, load_graph
+from edge_assistant.engine.ort_errors import ORT_ERRORS
+from edge_assistant.engine.runtime import device_of, give_back, load_graph
 from edge_assistant.errors import BundleGraphError
 
 if TYPE_CHECKING:

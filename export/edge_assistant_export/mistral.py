@@ -126,8 +126,7 @@ class _Mistral:
         mask = graph.input(ATTENTION_MASK, ir.DataType.INT64, ("batch", "total"))
         lengths = self._lengths(ids, mask)
         past = [self._past(number) for number in range(self.architecture.n_layers)]
-        keep = graph.input(LOGITS_TO_KEEP, ir.DataType.INT64, (), default=np.array(1, np.int64))
-        start = graph.node("Neg", [graph.node("Reshape", [keep, self._index(1)], "kept")], "first_kept")
+        first_kept = self._first_kept(ids)
 
         last = self.architecture.n_layers - 1
         residual = self._embed(ids)
@@ -139,7 +138,8 @@ class _Mistral:
             presents += present
             if number == last:
                 attended, residual = (
-                    self._slice(value, start, _END, axis=1, name=f"{value.name}_kept") for value in (attended, residual)
+                    self._slice(value, first_kept, _END, axis=1, name=f"{value.name}_kept")
+                    for value in (attended, residual)
                 )
             output = self._project(attended, layer.o, f"{at}o")
             normed, residual = self._add_and_norm(output, residual, f"{at}ffn_norm")
@@ -177,6 +177,17 @@ class _Mistral:
             self.graph.input(past_key(number), self._cache_dtype, shape),
             self.graph.input(past_value(number), self._cache_dtype, shape),
         )
+
+    def _first_kept(self, ids: ir.Value) -> ir.Value:
+        """Return the number, int64 [1], of the first token whose logits are asked for.
+
+        It is counted from the shape of the tokens, although -keep would do: what comes of a shape onnxruntime computes
+        on the CPU, and there a slice wants it. So a GPU need not be waited for in the middle of a step.
+        """
+        graph = self.graph
+        keep = graph.input(LOGITS_TO_KEEP, ir.DataType.INT64, (), default=np.array(1, np.int64))
+        seq = graph.node("Shape", [ids], "steps_shape", start=1)
+        return graph.node("Max", [graph.node("Sub", [seq, keep], "before_kept"), self._index(0)], "first_kept")
 
     def _lengths(self, ids: ir.Value, mask: ir.Value) -> _Lengths:
         graph = self.graph

@@ -155,7 +155,7 @@ def _candidates(architecture: Architecture, target: Target, given: Given) -> lis
 def _on(target: Target, architecture: Architecture, given: Given) -> Recipe:
     """Return what is free at its default on this board: what its GPU asks for, where it has one that is used.
 
-    The board runs no mixture on a GPU.
+    Of a mixture only the board can find out whether the GPU's kernel for experts is right: it gets what the CPU likes.
     """
     base, has_gpu = check(given), any(one.in_wheels for one in target.board.accelerators)
     if "dtype" in given or not base.quantized or architecture.n_experts or not has_gpu:

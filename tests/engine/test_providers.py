@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
 import onnxruntime as ort
 import pytest
 
@@ -17,7 +16,6 @@ from edge_assistant.engine.providers import CPU, CUDA, TENSORRT, Choice, Provide
 from edge_assistant.engine.session import Session
 from edge_assistant.errors import DeviceMemoryError
 
-TYPES = [("float32", "float32"), ("float32", "int8"), ("float16", "float16"), ("float16", "int8")]
 AZURE = "AzureExecutionProvider"
 """A provider that every wheel names, and that computes nothing: a real one that is there and does not work."""
 
@@ -87,57 +85,6 @@ def test_all_providers_together_keep_to_the_limit(provider):
     assert sum(limits) == 1001
 
 
-def test_the_probe_computes_attention_and_finds_out_who_does_not():
-    for types in TYPES:
-        problem = runtime.probe([(AZURE, {})], *types)
-        assert problem is not None
-        assert problem.startswith(f"attention in {types[0]} over a cache of {types[1]} does not run there")
-        assert "fallback to CPU EP has been explicitly disabled" in problem
-
-
-@pytest.mark.parametrize("types", TYPES)
-def test_the_probe_knows_what_attends_rightly(types):
-    session = ort.InferenceSession(runtime.PROBE_GRAPHS[types], providers=[CPU])
-    assert runtime.attends(session, *types)
-
-
-def test_the_probe_knows_what_attends_wrongly():
-    import onnx_ir as ir
-
-    types = ("float16", "int8")
-    model = ir.from_proto(ir.serde.onnx.ModelProto.FromString(runtime.PROBE_GRAPHS[types]))
-    model.graph.initializers["scale"].const_value = ir.tensor(np.ones((1, 1, 1, 16), np.float32), name="scale")
-    broken = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=[CPU])
-    assert not runtime.attends(broken, *types)
-
-
-def attribute(node, name: str):
-    return node.attributes[name].value if name in node.attributes else None
-
-
-@pytest.mark.parametrize("types", TYPES)
-def test_the_probe_s_graph_is_attention_as_bundles_have_it(types, tiny_bundle, tmp_path):
-    import onnx_ir as ir
-
-    dtype, cache = types
-    recipe = {"bits": 16 if dtype == "float16" else 32, "dtype": dtype}
-    if cache == "int8":
-        (tmp_path / "text").write_text("The lamp is on.")
-        recipe |= {"cache": cache, "calibration": tmp_path / "text"}
-    bundle = tiny_bundle(**recipe)
-    assert types == (bundle.manifest.quantization.dtype, bundle.manifest.cache.type)
-    (node,) = ir.from_proto(ir.serde.onnx.ModelProto.FromString(runtime.PROBE_GRAPHS[types])).graph
-    model = ir.load(bundle.graph_path)
-    (used, *_) = [one for one in model.graph if one.op_type == "GroupQueryAttention"]
-    assert (node.op_type, node.domain) == (used.op_type, used.domain)
-    inputs = {value.name: value for value in model.graph.inputs}
-    past = inputs["past_key_values.0.key"]
-    assert node.inputs[3].dtype == past.dtype
-    assert node.inputs[0].dtype == ir.DataType.from_numpy(np.dtype(dtype))
-    for name in ("kv_cache_bit_width", "k_quant_type", "v_quant_type"):
-        assert attribute(node, name) == attribute(used, name)
-
-
 def logits(bundle, chosen: EngineSettings) -> list[float]:
     return Session(bundle, KvCache(bundle.manifest, 8), chosen).run([20, 30, 40]).tolist()
 
@@ -183,24 +130,16 @@ def test_a_bounded_cache_stays_with_the_processor(tiny_bundle, caplog, monkeypat
     assert said.startswith(f"{CUDA} is not used: the cache of this model's windows is bounded")
 
 
-def test_a_mixture_s_experts_stay_with_the_processor(tiny_bundle, caplog, monkeypatch):
-    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
-    monkeypatch.setattr(runtime, "probe", works)
-    bundle = tiny_bundle({"num_local_experts": 4, "num_experts_per_tok": 2}, bits=4, dtype="float16")
-    assert logits(bundle, settings("auto")) == logits(bundle, settings("cpu"))
-    (said,) = caplog.messages
-    assert said.startswith(f"{CUDA} is not used: its kernel for a mixture's experts")
-
-
-def test_a_bundle_is_probed_in_its_own_types(tiny_bundle, monkeypatch):
+def test_a_bundle_is_probed_for_what_it_is_made_of(tiny_bundle, monkeypatch):
     probed = []
 
-    def probe(providers, dtype, cache):
-        probed.append((names(providers), dtype, cache))
+    def probe(providers, manifest):
+        probed.append((names(providers), manifest))
         return "no"
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(runtime, "probe", probe)
-    for bits, dtype in ((32, "float32"), (16, "float16")):
-        logits(tiny_bundle(bits=bits, dtype=dtype), settings("auto"))
-    assert probed == [([CUDA], "float32", "float32"), ([CUDA], "float16", "float16")]
+    bundles = [tiny_bundle(bits=bits, dtype=dtype) for bits, dtype in ((32, "float32"), (16, "float16"))]
+    for bundle in bundles:
+        logits(bundle, settings("auto"))
+    assert probed == [([CUDA], bundle.manifest) for bundle in bundles]
