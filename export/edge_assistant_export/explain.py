@@ -62,8 +62,8 @@ def _dtype(architecture: Architecture, target: Target, given: Given, choice: Cho
         yield f"It computes in float16{why}: onnxruntime attends on CUDA in nothing else. The processor is slower so."
     elif _usable(target) and "dtype" not in given and architecture.n_experts:
         yield (
-            "It computes in float32, on the processor: whether a GPU's kernel for a mixture's experts is right only the "
-            "board can find out, and does with --dtype float16."
+            "It computes in float32, on the processor: whether a GPU's kernel for a mixture's experts is right, only "
+            "the board can find out, and does with --dtype float16."
         )
     elif _usable(target):
         yield "It computes in float32, as asked: on CUDA onnxruntime attends in float16 alone, so the processor does."

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+GPU_IS_THERE = Path("/proc/driver/nvidia").exists()
 HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
 
 
@@ -43,13 +44,20 @@ class StandIn:
 
 
 @pytest.fixture(scope="session")
+def real_gpu() -> None:
+    """Skip where there is none."""
+    if not GPU_IS_THERE:
+        pytest.skip("there is no GPU")
+
+
+@pytest.fixture(scope="session")
 def libraries(tmp_path_factory) -> StandIn:
     """Build and load what the provider is linked with; it finds them by their names, as they are loaded already."""
     ort = pytest.importorskip("onnxruntime")
     provider = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     if not provider.is_file():
         pytest.skip("make test-oracles has an environment with onnxruntime-gpu")
-    if Path("/proc/driver/nvidia").exists():
+    if GPU_IS_THERE:
         pytest.skip("there is a GPU: nothing has to stand in for it")
     folder = tmp_path_factory.mktemp("cuda")
     return StandIn({name: _load(folder, name, wanted) for name, wanted in _wanted(provider).items()}["cudart"])

@@ -181,3 +181,14 @@ def test_tensorrt_without_its_libraries_is_left_for_cuda(libraries, tiny_bundle,
         bundle, KvCache(bundle.manifest, 8), EngineSettings(provider="tensorrt", gpu_memory_bytes=1 << 28, threads=1)
     )
     assert [message.split()[0] for message in caplog.messages] == ["TensorrtExecutionProvider", CUDA]
+
+
+@pytest.mark.usefixtures("real_gpu")
+def test_a_gpu_computes_as_the_processor_does(bundle):
+    """The one test here that asks for right numbers; nobody has run it yet."""
+    capacity, scales = 64, key_scales(bundle)
+    processor = Session(bundle, KvCache(bundle.manifest, capacity, key_scales=scales), EngineSettings(provider="cpu"))
+    there = loaded(bundle)
+    for ids in (IDS[:20], IDS[20:21], IDS[21:28]):
+        expected, found = processor.run_rows(ids, len(ids)), there.run_rows(ids, len(ids))
+        assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
