@@ -25,7 +25,15 @@ _SIZE: Final = 256
 _ROWS: Final = 8
 """Of the cache."""
 _TOKENS: Final = 3
-_EXPERTS: Final = 2
+_EXPERTS: Final = 4
+_CHOSEN: Final = 2
+_SWIGLU: Final[dict[str, Attribute]] = {
+    "activation_type": "swiglu",
+    "swiglu_fusion": 1,
+    "activation_alpha": 1.0,
+    "activation_beta": 0.0,
+    "normalize_routing_weights": 1,
+}
 
 
 class Probe(NamedTuple):
@@ -139,7 +147,7 @@ def _product(quantization: Quantization, kind: _Kind) -> Probe:
     inputs: list[Value | Constant] = [Value("x", quantization.dtype, (None, _SIZE)), data, *grid]
     attributes = {"N": _SIZE, "K": _SIZE, "bits": kind.bits, "block_size": block}
     graph = one_operator("MatMulNBits", inputs, [Value("y", quantization.dtype, (None, _SIZE))], attributes)
-    # One row and several are different kernels.
+    # One row is multiplied by another kernel than several.
     feeds = tuple({"x": _drawn((tokens, _SIZE), quantization.dtype)} for tokens in (1, _TOKENS))
     return Probe(f"a product with weights of {kind} in {quantization.dtype}", graph, feeds)
 
@@ -148,28 +156,16 @@ def _experts(quantization: Quantization, kind: _Kind) -> Probe:
     dtype = quantization.dtype
     fc1 = _weights(quantization, kind, "fc1", (_EXPERTS, 2 * _SIZE))
     fc2 = _weights(quantization, kind, "fc2", (_EXPERTS, _SIZE))
-    inputs = [Value("x", dtype, (None, _SIZE)), Value("routes", dtype, (None, _EXPERTS))]
-    attributes: dict[str, Attribute] = {
-        "k": _EXPERTS,
-        "activation_type": "swiglu",
-        "swiglu_fusion": 1,
-        "activation_alpha": 1.0,
-        "activation_beta": 0.0,
-        "normalize_routing_weights": 1,
-    }
+    sizes = {"x": _SIZE, "routes": _EXPERTS}
+    inputs = [*(Value(name, dtype, (None, size)) for name, size in sizes.items()), *fc1[:2], None, *fc2[:2]]
+    inputs += [None, None, None, None, *fc1[2:], *fc2[2:]] if quantization.zero_points else []
+    op_type, attributes = "MoE", _SWIGLU | {"k": _CHOSEN}
     if kind.block_size is not None:
-        attributes |= {"expert_weight_bits": kind.bits, "block_size": kind.block_size}
+        op_type, attributes = "QMoE", attributes | {"expert_weight_bits": kind.bits, "block_size": kind.block_size}
         attributes |= {} if dtype == "float32" else {"weights_prepacked": 0}
-    zero_points = [None, None, None, None, *fc1[2:], *fc2[2:]] if fc1[2:] else []
-    graph = one_operator(
-        "MoE" if kind.block_size is None else "QMoE",
-        [*inputs, *fc1[:2], None, *fc2[:2], *zero_points],
-        [Value("y", dtype, (None, _SIZE))],
-        attributes,
-    )
-    feeds = tuple(
-        {"x": _drawn((tokens, _SIZE), dtype), "routes": _drawn((tokens, _EXPERTS), dtype)} for tokens in (1, _TOKENS)
-    )
+    graph = one_operator(op_type, inputs, [Value("y", dtype, (None, _SIZE))], attributes)
+    # A token alone is routed by a kernel of its own.
+    feeds = tuple({name: _drawn((tokens, size), dtype) for name, size in sizes.items()} for tokens in (1, _TOKENS))
     return Probe(f"a mixture of experts of {kind} in {dtype}", graph, feeds)
 
 
