@@ -9,6 +9,8 @@
     │   └── BoardFileError                           a board's description that cannot be read
     ├── UnknownBoardError      (LookupError)         no board has the name asked for
     ├── ModelNotFoundError     (FileNotFoundError)   no bundle under the name or path asked for
+    ├── StateDirectoryError    (OSError)             what is to be kept on the device cannot be written
+    ├── StateSpaceError        (OSError)             the disk of the state directory has not the room for it
     ├── BundleError            (ValueError)          a bundle that must not be loaded
     │   ├── BundleFileMissingError
     │   ├── BundleManifestError
@@ -160,6 +162,28 @@ class ModelNotFoundError(EdgeAssistantError, FileNotFoundError):
             f"no model {name!r}: a bundle is a folder with a manifest.json, and there is none at{places}\n"
             f"Copy one there, name another by its path, or export one on a workstation:\n"
             f"  edge-assistant-export model CHECKPOINT {looked[-1]}"
+        )
+
+
+class StateDirectoryError(EdgeAssistantError, OSError):
+    """What is to be kept on the device cannot be written; found out before it is made."""
+
+    def __init__(self, folder: Path, reason: OSError) -> None:
+        """`folder` is the one in the state directory that it is for."""
+        super().__init__(
+            f"{folder} cannot be written ({reason.strerror or reason}): let this user write there, or set "
+            f"XDG_STATE_HOME to a folder where it may, for `edge-assistant serve` as well"
+        )
+
+
+class StateSpaceError(EdgeAssistantError, OSError):
+    """The disk of the state directory cannot take what is to be kept there; found out before it is made."""
+
+    def __init__(self, folder: Path, needed: int, free: int) -> None:
+        """`folder` is the one that it is for; both sizes are in bytes."""
+        super().__init__(
+            f"{folder} needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free there: make room, or set "
+            f"XDG_STATE_HOME to a folder on another disk, for `edge-assistant serve` as well"
         )
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edge_assistant.bundle import SEEN_FILE
 from edge_assistant.device.cpu import Cpu, this_cpu
 from edge_assistant.device.loaded import loaded
+from edge_assistant.device.state import check_writable
 from edge_assistant.engine.measure import Clock, Tuner
 from edge_assistant.engine.prepacked import find_prepacked, prepacked_folder, size_of, write_prepacked
 from edge_assistant.engine.tuning import Fingerprint, read_tuning, save_tuning, tuning_path
@@ -72,7 +73,12 @@ def tune(bundle: Bundle, settings: EngineSettings, state: Path, progress: Callab
 
     Prepacked weights are measured where `warm` has written them. Of a small model they are written here, and stay only
     where they pay.
+
+    Raises:
+        StateDirectoryError: What is found could not be kept.
     """
+    path = tuning_path(state, bundle.manifest)
+    check_writable(path.parent)
     cpu = this_cpu()
     if warning := float32_warning(bundle, cpu):
         progress(warning)
@@ -92,7 +98,6 @@ def tune(bundle: Bundle, settings: EngineSettings, state: Path, progress: Callab
     )
     if written and not found.prepacked:
         shutil.rmtree(folder, ignore_errors=True)
-    path = tuning_path(state, bundle.manifest)
     save_tuning(path, fingerprint, found)
     return {"model": bundle.manifest.name, "cpu": str(cpu), "saved": str(path), **asdict(found)}
 
@@ -101,10 +106,12 @@ def warm(bundle: Bundle, settings: EngineSettings, state: Path) -> dict[str, Any
     """Write the prepacked weights, and return where they are and what a load takes with them and without.
 
     Raises:
+        StateDirectoryError: The state directory cannot be written.
         PrepackedError: They cannot be written, or do not answer like the bundle's own.
     """
     fingerprint = Fingerprint.of(bundle.manifest, str(this_cpu()))
     folder = prepacked_folder(state, bundle.manifest, fingerprint)
+    check_writable(folder.parent)
     write_prepacked(bundle, settings, folder, fingerprint)
     find_prepacked(folder, fingerprint, state / SEEN_FILE)  # hashed now, it is not when the next load waits
     without, with_them = loaded(bundle, settings, None), loaded(bundle, settings, folder)

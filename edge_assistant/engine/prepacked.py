@@ -91,8 +91,8 @@ def write_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path, fing
         shutil.rmtree(left, ignore_errors=True)
     _check_space(bundle, folder)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         save_prepacked(bundle, settings, partial)
         align(partial / GRAPH_FILE, partial / WEIGHTS_FILE)
         _compare(bundle, settings, partial, folder)

@@ -200,3 +200,9 @@ def test_a_disk_that_is_too_full_is_said_before_anything_is_removed(tiny_bundle,
         written(bundle, tmp_path)
     assert find_prepacked(folder, fingerprint_of(bundle), None) == folder
     assert not killed.exists()  # half a folder is only in the way
+
+
+def test_a_folder_that_cannot_be_made_is_named(tiny_bundle, tmp_path):
+    (tmp_path / "prepacked").touch()
+    with pytest.raises(PrepackedError, match="Not a directory"):
+        written(tiny_bundle(bits=4), tmp_path)
