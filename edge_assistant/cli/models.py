@@ -19,7 +19,9 @@ from edge_assistant.bundle import (
     open_bundle,
     read_manifest,
 )
+from edge_assistant.bundle.in_place import put_in_place, recover, sync
 from edge_assistant.config import Settings, state_directory
+from edge_assistant.device.state import check_writable
 from edge_assistant.errors import BundleError
 
 if TYPE_CHECKING:
@@ -118,16 +120,17 @@ def add(args: Namespace) -> int:
     manifest = read_manifest(path)
     check_sizes(path, manifest.files)
     target = state_directory() / "models" / manifest.name
+    recover(target)
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    check_writable(target.parent, _bundle_bytes(manifest))
+    partial.mkdir()
     try:
         for name in (*manifest.files, MANIFEST_FILE):  # the manifest last: without it what is half copied is no model
             shutil.copy2(path / name, partial / name)
+            sync(partial / name)
         open_bundle(partial)
-        if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
+        put_in_place(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     print(target)

@@ -30,6 +30,7 @@ from pydantic.dataclasses import dataclass
 
 from edge_assistant.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, FileEntry, check_files
 from edge_assistant.bundle.folder import STRICT
+from edge_assistant.bundle.in_place import sync
 from edge_assistant.engine.align import align
 from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.runtime import VERSION, save_prepacked
@@ -99,7 +100,7 @@ def write_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path, fing
         record = _Record(fingerprint, {name: FileEntry.of(partial / name) for name in (GRAPH_FILE, WEIGHTS_FILE)})
         (partial / _RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
         for name in (GRAPH_FILE, WEIGHTS_FILE, _RECORD):
-            _flush(partial / name)
+            sync(partial / name)
         for old in folder.parent.iterdir():
             if old != partial:
                 shutil.rmtree(old, ignore_errors=True)
@@ -152,8 +153,3 @@ def _answers(bundle: Bundle, settings: EngineSettings) -> NDArray[np.float32]:
     cache = KvCache(bundle.manifest, sum(map(len, _TRIED)))
     session = Session(bundle, cache, settings.model_copy(update={"provider": "cpu"}))
     return np.stack([session.run(step).copy() for step in _TRIED])
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

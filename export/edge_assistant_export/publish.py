@@ -3,6 +3,8 @@
 All is written into `.NAME.partial` beside it, made durable, and renamed at the end. What a killed or interrupted export
 left there is gone on with where it was the very same work, by its fingerprint, and emptied otherwise. Files with a dot
 before their name are the exporter's own notes; they are gone when the folder gets its name.
+
+A bundle that is replaced steps aside first; what a kill leaves of that, the next export of its name puts right.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from edge_assistant.bundle.in_place import aside, put_in_place, recover, sync
 from edge_assistant.errors import OutputBusyError, OutputExistsError, OutputSpaceError, OutputWriteError
 
 _FINGERPRINT: Final = ".fingerprint"
@@ -26,11 +29,14 @@ _SPARE: Final = 64 << 20
 def check_output(out: Path, known: Set[str], *, overwrite: bool) -> None:
     """Refuse a folder that is there already; one that holds nothing but `known` names may be overwritten.
 
+    What was killed while it replaced one is recovered first.
+
     Raises:
         OutputExistsError
         OutputWriteError: The system does not let it be looked at.
     """
     try:
+        _recover(out)
         is_link = out.is_symlink()
         if not is_link and not out.exists():
             return
@@ -43,6 +49,20 @@ def check_output(out: Path, known: Set[str], *, overwrite: bool) -> None:
         raise OutputExistsError(out, strangers=strangers, overwritable=not is_link)
 
 
+def _recover(out: Path) -> None:
+    """Recover a bundle that stepped aside, unless that is another export's work of this moment."""
+    if not aside(out).exists():
+        return
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(_partial(out)))
+        except BlockingIOError:
+            return
+        except FileNotFoundError:
+            pass  # so no export is between its renames
+        recover(out)
+
+
 def check_space(out: Path, needed: int) -> None:
     """Refuse a disk that cannot take so many bytes; what a killed export has taken already counts as free.
 
@@ -50,7 +70,7 @@ def check_space(out: Path, needed: int) -> None:
         OutputSpaceError
     """
     there = next(parent for parent in out.absolute().parents if parent.exists())
-    left = [file.stat().st_blocks * 512 for file in out.with_name(f".{out.name}.partial").glob("*")]
+    left = [file.stat().st_blocks * 512 for file in _partial(out).glob("*")]
     free = shutil.disk_usage(there).free + sum(left)
     if free < needed + _SPARE:
         raise OutputSpaceError(out, needed + _SPARE, free)
@@ -62,18 +82,16 @@ def partial_folder(out: Path, fingerprint: str = "") -> Iterator[Path]:
 
     With a fingerprint, what an export of the same one left is still in it, and an interrupt leaves what is finished.
     """
-    folder = out.with_name(f".{out.name}.partial")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise OutputWriteError(out, None, error) from error
+    folder = _partial(out)
     kept = False
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(folder))
         except BlockingIOError as error:
             raise OutputBusyError(out) from error
+        except OSError as error:
+            raise OutputWriteError(out, None, error) from error
         try:
             _prepare(folder, fingerprint)
             yield folder
@@ -83,6 +101,20 @@ def partial_folder(out: Path, fingerprint: str = "") -> Iterator[Path]:
         finally:
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _partial(out: Path) -> Path:
+    out = out.absolute()
+    return out.parent / f".{out.name}.partial"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder alone; BlockingIOError where another process holds it."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
         os.close(lock)
 
@@ -107,20 +139,8 @@ def publish(folder: Path, out: Path) -> None:
     """Give the finished folder its name; a bundle that had it steps aside first and is then removed."""
     for note in folder.glob(".*"):
         note.unlink()
-    _sync_folder(folder)
-    old = out.with_name(f".{out.name}.old")
-    stepped_aside = out.exists()
-    if stepped_aside:
-        shutil.rmtree(old, ignore_errors=True)
-        out.rename(old)
-    try:
-        folder.rename(out)
-    except OSError:
-        if stepped_aside:
-            old.rename(out)
-        raise
-    _sync_folder(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    sync(folder)
+    put_in_place(folder, out)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -132,7 +152,7 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -143,20 +163,6 @@ def write_file(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_file(path: Path) -> None:
-    """Make a file durable that another hand has written."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file and make it durable."""
     write_file(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -49,6 +49,7 @@ from edge_assistant.bundle import (
     FileEntry,
     SpeechManifest,
 )
+from edge_assistant.bundle.in_place import sync
 from edge_assistant.errors import CheckpointError, EdgeAssistantError, OutputWriteError
 from edge_assistant_export.embedding import EMBEDDING_FILES, lowers
 from edge_assistant_export.faithful import embedding_quality, speech_quality
@@ -58,7 +59,6 @@ from edge_assistant_export.publish import (
     check_space,
     partial_folder,
     publish,
-    sync_file,
     write_file,
     write_json,
 )
@@ -240,7 +240,7 @@ def _finish(folder: Path, out: Path, manifest: M, quality: Mapping[str, float]) 
     """Write the manifest of all that lies in the folder, make it durable, and give the folder its name."""
     files = {}
     for file in sorted(folder.iterdir()):
-        sync_file(file)
+        sync(file)
         files[file.name] = FileEntry.of(file)
     manifest = replace(manifest, files=files, quality=quality)
     write_file(folder / MANIFEST_FILE, manifest.to_json().encode())

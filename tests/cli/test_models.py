@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -105,6 +106,44 @@ def test_a_model_that_is_half_copied_when_the_power_goes_is_not_listed(
     assert len(listings) == len(Bundle.open(bundle).manifest.files) + 1
     assert not any(".partial" in listing for listing in listings)
     assert Bundle.open(bundle).manifest.name in listed()
+
+
+def test_a_model_that_stepped_aside_when_the_power_went_is_put_back(bundle: Path) -> None:
+    """As a kill between the two renames of `models add` leaves it, with a source that is broken by now."""
+    assert cli.main(["models", "add", str(bundle)]) == cli.OK
+    models, name = config.state_directory() / "models", Bundle.open(bundle).manifest.name
+    (models / name).rename(models / f".{name}.old")
+    spoil(bundle)
+    assert cli.main(["models", "add", str(bundle)]) == cli.FAILED
+    assert [path.name for path in models.iterdir()] == [name]
+    assert cli.main(["models", "verify", name]) == cli.OK
+
+
+def test_a_model_that_cannot_take_its_place_leaves_the_one_before(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main(["models", "add", str(bundle)]) == cli.OK
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    assert cli.main(["models", "add", str(bundle)]) == cli.FAILED
+    name = Bundle.open(bundle).manifest.name
+    assert [path.name for path in (config.state_directory() / "models").iterdir()] == [name]
+    assert cli.main(["models", "verify", name]) == cli.OK
+
+
+def test_a_model_for_which_there_is_no_room_is_not_copied(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(1000, 999, 1))
+    monkeypatch.setattr(shutil, "copy2", lambda *_: pytest.fail("copied"))
+    assert cli.main(["models", "add", str(bundle)]) == cli.FAILED
+    assert "GB are free there: make room" in capsys.readouterr().err
 
 
 def test_a_model_whose_name_leads_elsewhere_is_refused_and_removes_nothing(bundle: Path) -> None:

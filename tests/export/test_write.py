@@ -265,6 +265,55 @@ def test_a_killed_replacement_keeps_the_old_bundle(checkpoint, tmp_path):
     Bundle.open(tmp_path / "out")
 
 
+def killed_between_the_renames(checkpoint, out) -> None:
+    """Replace a bundle in a process of its own, which is killed when the old one has stepped aside."""
+    kill = "os.kill(os.getpid(), signal.SIGKILL) if self.name.endswith('.partial') else rename(self, target)"
+    code = textwrap.dedent(EXPORT).format(at_progress="pass").replace("progress)", "progress, overwrite=True)")
+    code = f"from pathlib import Path\nrename = Path.rename\nPath.rename = lambda self, target: {kill}\n{code}"
+    command = [sys.executable, "-c", code, checkpoint, out, "512"]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert names_in(out.parent) == [f".{out.name}.old", f".{out.name}.partial"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_replacement_killed_between_its_renames_is_recovered(checkpoint, tmp_path, overwrite):
+    old = export_here(checkpoint, tmp_path / "out", name="old")
+    killed_between_the_renames(checkpoint, tmp_path / "out")
+
+    def stop(*_):
+        assert Bundle.open(tmp_path / "out").manifest == old
+        raise KeyboardInterrupt
+
+    with Checkpoint.open(checkpoint) as opened, pytest.raises(KeyboardInterrupt if overwrite else OutputExistsError):
+        export(opened, Recipe(), tmp_path / "out", stop, overwrite=overwrite)
+    assert Bundle.open(tmp_path / "out").manifest == old
+    new = export_here(checkpoint, tmp_path / "out", name="new", overwrite=True)
+    assert Bundle.open(tmp_path / "out").manifest == new
+    assert names_in(tmp_path) == ["out"]
+
+
+def test_a_replacement_killed_before_it_removed_the_old_one_is_recovered(checkpoint, tmp_path):
+    old = export_here(checkpoint, tmp_path / "out")
+    shutil.copytree(tmp_path / "out", tmp_path / ".out.old")
+    with pytest.raises(OutputExistsError):
+        export_here(checkpoint, tmp_path / "out")
+    assert names_in(tmp_path) == ["out"]
+    assert Bundle.open(tmp_path / "out").manifest == old
+
+
+def test_what_another_export_has_put_aside_is_its_own(checkpoint, tmp_path):
+    (tmp_path / ".out.old").mkdir()
+    (tmp_path / ".out.partial").mkdir()
+    other = os.open(tmp_path / ".out.partial", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(OutputBusyError):
+            export_here(checkpoint, tmp_path / "out")
+        assert names_in(tmp_path) == [".out.old", ".out.partial"]
+    finally:
+        os.close(other)
+
+
 def test_a_replacement_that_fails_at_the_last_step_keeps_the_old_bundle(checkpoint, tmp_path, monkeypatch):
     old = export_here(checkpoint, tmp_path / "out", name="old")
     rename = Path.rename
