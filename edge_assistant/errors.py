@@ -9,6 +9,7 @@
     │   └── BoardFileError                           a board's description that cannot be read
     ├── UnknownBoardError      (LookupError)         no board has the name asked for
     ├── ModelNotFoundError     (FileNotFoundError)   no bundle under the name or path asked for
+    ├── PathEncodingError      (ValueError)          a path that is not in UTF-8
     ├── StateDirectoryError    (OSError)             what is to be kept on the device cannot be written
     ├── StateSpaceError        (OSError)             the disk of the state directory has not the room for it
     ├── BundleError            (ValueError)          a bundle that must not be loaded
@@ -84,6 +85,7 @@ A class takes the facts and builds its own message: what is wrong, where, and ho
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -163,6 +165,15 @@ class ModelNotFoundError(EdgeAssistantError, FileNotFoundError):
             f"Copy one there, name another by its path, or export one on a workstation:\n"
             f"  edge-assistant-export model CHECKPOINT {looked[-1]}"
         )
+
+
+class PathEncodingError(EdgeAssistantError, ValueError):
+    """A path that is not in UTF-8: no manifest can name it, and onnxruntime opens none such."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` is the folder or file; of its name, what is not in UTF-8 is shown as numbers."""
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        super().__init__(f"{shown} is no path in UTF-8: rename it, or name another")
 
 
 class StateDirectoryError(EdgeAssistantError, OSError):

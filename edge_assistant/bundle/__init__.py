@@ -31,6 +31,7 @@ from edge_assistant.bundle.folder import (
     Kind,
     Origin,
     check_files,
+    check_path,
     check_sizes,
     replace_text,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "bounded_rows",
     "check_base",
     "check_files",
+    "check_path",
     "check_sizes",
     "find_model",
     "frequencies",

@@ -21,6 +21,7 @@ from edge_assistant.errors import (
     BundleManifestError,
     BundleSizeError,
     BundleVersionError,
+    PathEncodingError,
 )
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Folder(Generic[M]):
 
         Raises:
             BundleFileMissingError, BundleManifestError, BundleVersionError, BundleKindError, BundleSizeError,
-            BundleHashError
+            BundleHashError, PathEncodingError
         """
         path = Path(path)
         manifest = cls.MANIFEST.from_json(read_text(path), path / MANIFEST_FILE)
@@ -219,7 +220,9 @@ def read_text(path: Path) -> bytes:
 
     Raises:
         BundleFileMissingError: There is none.
+        PathEncodingError
     """
+    check_path(path)
     if not (path / MANIFEST_FILE).is_file():
         raise BundleFileMissingError(path / MANIFEST_FILE)
     return (path / MANIFEST_FILE).read_bytes()
@@ -244,6 +247,18 @@ def _write_seen(path: Path, seen: Mapping[str, Any]) -> None:
         replace_text(path, json.dumps(seen, indent=1))
     except OSError as error:
         _LOG.warning("%s cannot be written (%s): every start hashes the whole model anew", path, error.strerror)
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that is not in UTF-8, as whoever writes or loads what lies there would, later and less plainly.
+
+    Raises:
+        PathEncodingError
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise PathEncodingError(path) from error
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ from edge_assistant.bundle import (
 from edge_assistant.bundle.in_place import put_in_place, recover, sync
 from edge_assistant.config import Settings, state_directory
 from edge_assistant.device.state import check_writable
-from edge_assistant.errors import BundleError
+from edge_assistant.errors import BundleError, PathEncodingError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -145,7 +145,7 @@ def _summary(path: Path) -> dict[str, Any] | None:
     """Return what `list` shows of a model; None, and a line on standard error, where its manifest cannot be read."""
     try:
         manifest = read_manifest(path)
-    except (BundleError, OSError) as error:
+    except (BundleError, PathEncodingError, OSError) as error:
         print(f"edge-assistant: not listed: {error}", file=sys.stderr)
         return None
     size = _bundle_bytes(manifest)

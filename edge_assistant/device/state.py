@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING, Final
 
+from edge_assistant.bundle import check_path
 from edge_assistant.errors import StateDirectoryError, StateSpaceError
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ def check_writable(folder: Path, needed: int = 0) -> None:
     Raises:
         StateDirectoryError: The system refuses.
         StateSpaceError: Fewer bytes are free.
+        PathEncodingError
     """
+    check_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

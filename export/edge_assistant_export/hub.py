@@ -26,6 +26,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 from tqdm import tqdm
 
+from edge_assistant.bundle import check_path
 from edge_assistant.errors import CheckpointError, HubAccessError
 from edge_assistant_export.layouts import LAYOUTS, Layout
 
@@ -73,6 +74,7 @@ def locate(
     Raises:
         CheckpointError: It is neither a folder nor looks like a hub id, or a plain folder was given with a revision.
         HubAccessError: The hub does not give it.
+        PathEncodingError
     """
     return _locate(path_or_hub_id, revision, "checkpoint", partial(_fetch_checkpoint, weights=weights, also=also))
 
@@ -99,6 +101,7 @@ def _locate(
 
 def _locate_folder(path: Path, revision: str | None) -> Location:
     path = path.absolute()
+    check_path(path)
     if _CACHE_FOLDER.fullmatch(path.name):
         path = _snapshot(path, revision)
     cached = _CACHE_FOLDER.fullmatch(path.parent.parent.name) if path.parent.name == "snapshots" else None

@@ -11,7 +11,16 @@ import re
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from edge_assistant.bundle import MANIFEST_FILE, PARTS, Factors, LoraAbout, LoraFile, Manifest, read_manifest
+from edge_assistant.bundle import (
+    MANIFEST_FILE,
+    PARTS,
+    Factors,
+    LoraAbout,
+    LoraFile,
+    Manifest,
+    check_path,
+    read_manifest,
+)
 from edge_assistant.errors import BundleKindError, LoraGraphError, OutputExistsError, OutputWriteError
 from edge_assistant_export.adapter import Adapter
 from edge_assistant_export.publish import replace_file
@@ -31,7 +40,9 @@ def convert(location: Location, bundle: Path, out: Path, *, overwrite: bool = Fa
         AdapterError: The adapter is broken, of a kind that is not known, or was trained on a model of another shape.
         LoraGraphError: The bundle takes no adapter, none of its rank, or none for one of its matrices.
         BundleError: The folder is no bundle of a language model.
+        PathEncodingError
     """
+    check_path(out.absolute())
     if out.exists() and not overwrite:
         raise OutputExistsError(out)
     manifest = read_manifest(bundle)

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from edge_assistant.bundle import check_path
 from edge_assistant.bundle.in_place import aside, put_in_place, recover, sync
 from edge_assistant.errors import OutputBusyError, OutputExistsError, OutputSpaceError, OutputWriteError
 
@@ -33,8 +34,10 @@ def check_output(out: Path, known: Set[str], *, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError
+        PathEncodingError
         OutputWriteError: The system does not let it be looked at.
     """
+    check_path(out.absolute())
     try:
         _recover(out)
         is_link = out.is_symlink()

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
-from edge_assistant.bundle import Architecture
+from edge_assistant.bundle import Architecture, check_path
 from edge_assistant.errors import OutputExistsError, OutputWriteError, RecipeError
 from edge_assistant_export.layouts import HUGGINGFACE, LAYOUTS, Layout, LayoutName, expected_shapes
 from edge_assistant_export.neighbours import huggingface_config
@@ -127,10 +127,12 @@ def synthesise(
         OutputExistsError: The folder is there already.
         OutputWriteError: The disk is full or otherwise refuses.
         RecipeError: There are to be no layers.
+        PathEncodingError
     """
     if n_layers is not None and n_layers < 1:
         raise RecipeError("layers", n_layers, 1)
     architecture = SHAPES[shape] if n_layers is None else replace(SHAPES[shape], n_layers=n_layers)
+    check_path(out.absolute())
     if out.exists():
         raise OutputExistsError(out, overwritable=False)
     try:

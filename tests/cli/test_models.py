@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -169,6 +170,36 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_listed(
     said = capsys.readouterr()
     assert Bundle.open(bundle).manifest.name in [row["name"] for row in json.loads(said.out)]
     assert said.err.startswith(f"edge-assistant: not listed: {broken / MANIFEST_FILE} is no manifest")
+
+
+@pytest.mark.parametrize("command", ["ask", "models inspect", "models verify", "models add", "tune"])
+def test_a_path_that_is_not_in_utf_8_is_refused_by_name(
+    bundle: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    moved = bundle.rename(bundle.with_name(os.fsdecode(b"caf\xe9")))
+    words = [*command.split(), *([str(moved)] if "models" in command else ["--model", str(moved)])]
+    assert cli.main([*words, "hi"] if command == "ask" else words) == cli.FAILED
+    assert r"caf\xe9 is no path in UTF-8: rename it" in capsys.readouterr().err
+
+
+def test_a_folder_whose_name_is_not_in_utf_8_is_named_beside_the_list(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = config.state_directory() / "models"
+    shutil.copytree(bundle, models / os.fsdecode(b"caf\xe9"))
+    assert cli.main(["models", "list"]) == cli.OK
+    assert "not listed: " in (said := capsys.readouterr().err)
+    assert r"caf\xe9 is no path in UTF-8" in said
+
+
+@pytest.mark.parametrize("command", ["tune", "warm"])
+def test_a_state_directory_that_is_not_in_utf_8_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / os.fsdecode(b"caf\xe9")))
+    assert cli.main([command, "--model", "home-mini"]) == cli.FAILED
+    assert r"caf\xe9/edge-assistant/" in (said := capsys.readouterr().err)
+    assert "is no path in UTF-8" in said
 
 
 def test_inspect_says_how_much_context_the_settings_give(
