@@ -24,10 +24,11 @@ def refuse_unknown(keys: Iterable[str], source: str) -> None:
     known = [f"{section}.{key}" for section in SECTIONS for key in SECTIONS[section].model_fields]
     for key in keys:
         if key not in known and key not in SECTIONS:
-            raise UnknownKeyError(source, key, nearest(key, known))
+            raise UnknownKeyError(source, key, nearest(key, known if "." in key else [*SECTIONS, *known]))
 
 
 def nearest(key: str, known: list[str]) -> str | None:
-    """Return the known key that was most likely meant: the same word elsewhere, else the most alike."""
-    same_word = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    return next(iter(same_word or difflib.get_close_matches(key, known, n=1)), None)
+    """Return the known key that was most likely meant: the same word elsewhere, else the most alike, in any case."""
+    key, names = key.lower(), {name.lower(): name for name in known}
+    same_word = [name for name in names if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    return names.get(next(iter(same_word or difflib.get_close_matches(key, names, n=1)), ""))

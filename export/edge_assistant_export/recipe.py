@@ -176,7 +176,7 @@ def check_choice(option: str, value: object, allowed: tuple[object, ...]) -> Non
     """Refuse a value that is none of those allowed.
 
     Raises:
-        RecipeError: It names the nearest one.
+        RecipeError: It names the nearest one, whatever letters are large.
     """
     if value in allowed:
         return
@@ -184,5 +184,5 @@ def check_choice(option: str, value: object, allowed: tuple[object, ...]) -> Non
     if isinstance(value, int) and numbers:
         nearest: object = min(numbers, key=lambda known: abs(known - value))
     else:
-        nearest = get_close_matches(str(value), map(str, allowed), n=1, cutoff=0)[0]
+        nearest = get_close_matches(str(value).lower(), map(str, allowed), n=1, cutoff=0)[0]
     raise RecipeError(option, value, nearest, tuple(known for known in allowed if known is not None))

@@ -20,6 +20,13 @@ from edge_assistant.errors import ConfigFileError, InvalidValueError, UnknownKey
             UnknownKeyError,
             "did you mean home.devices.hall.lamp.aliases?",
         ),
+        ("[engine]\nTHREADS = 4", UnknownKeyError, "did you mean engine.threads?"),
+        ("[ENGINE]\nthreads = 4", UnknownKeyError, "did you mean engine?"),
+        (
+            "[home.devices.Hall.Lamp]\ndomain = 'light'\nUnit = 'x'",
+            UnknownKeyError,
+            "did you mean home.devices.Hall.Lamp.unit?",
+        ),
         ('[engine]\nthreads = "many"', InvalidValueError, "engine.threads is 'many', expected: a valid integer"),
         (
             "[engine]\nkv_cache_bytes = 0",

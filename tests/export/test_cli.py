@@ -211,6 +211,8 @@ def test_a_synthetic_checkpoint_can_be_exported(tmp_path, capsys):
     [
         (["--bit", "8"], "--bits"),
         (["--blocksize", "32"], "--block-size"),
+        (["--BITS", "8"], "did you mean --bits?"),
+        (["--method", "GPTQ"], "method cannot be GPTQ: the nearest that can is gptq"),
         (["--bits", "5"], "nearest that can is 4"),
         (["--method", "max"], "nearest that can is maximum"),
         (["--method", "maximum", "--zero-points"], "zero_points cannot be used with method maximum"),
@@ -256,8 +258,8 @@ def test_a_text_to_verify_with_that_cannot_be_read_is_named(tiny_checkpoint, exp
 
 
 def test_an_unknown_shape_names_the_nearest(tmp_path, capsys):
-    assert run("synth", "--shape", "mistral7b", tmp_path / "out") == 2
-    assert "mistral-7b" in capsys.readouterr().err
+    assert run("synth", "--shape", "NEMO", tmp_path / "out") == 2
+    assert "shape cannot be NEMO: the nearest that can is nemo" in capsys.readouterr().err
 
 
 def test_failures_are_one_line_and_exit_code_1(tiny_checkpoint, tmp_path, capsys):

@@ -455,6 +455,7 @@ def test_a_longer_context_than_the_model_was_made_for_is_refused(checkpoint, tmp
         ({"bits": 5}, "4"),
         ({"block_size": 100}, "128"),
         ({"method": "least_square"}, "least_squares"),
+        ({"method": "GPTQ"}, "gptq"),
         ({"cache": "int4"}, "int8"),
         ({"window_cache": "bound"}, "bounded"),
         ({"instruct": "v3_tekken"}, "v3-tekken"),

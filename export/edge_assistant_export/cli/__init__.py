@@ -80,6 +80,6 @@ def build_parser() -> ArgumentParser:
 def _refuse(parser: ArgumentParser, unknown: Sequence[str]) -> NoReturn:
     """End with exit code 2 and the nearest option that there is."""
     known = set(re.findall(r"--[a-z][a-z-]*", parser.format_help()))
-    nearest = get_close_matches(unknown[0].partition("=")[0], known, n=1)
+    nearest = get_close_matches(unknown[0].partition("=")[0].lower(), known, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     parser.error(f"{unknown[0]} is no option of this command{hint}")

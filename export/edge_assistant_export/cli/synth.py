@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_assistant.errors import RecipeError
 from edge_assistant_export.cli.common import add_command
 
 if TYPE_CHECKING:
@@ -33,9 +31,8 @@ def add_synth(commands: _SubParsersAction[ArgumentParser]) -> None:
 
 
 def _synth(args: Namespace) -> None:
+    from edge_assistant_export.recipe import check_choice
     from edge_assistant_export.synth import SHAPES, synthesise
 
-    if args.shape not in SHAPES:
-        nearest = get_close_matches(args.shape, SHAPES, n=1, cutoff=0)[0]
-        raise RecipeError("shape", args.shape, nearest, tuple(SHAPES))
+    check_choice("shape", args.shape, tuple(SHAPES))
     print(synthesise(args.shape, args.out, n_layers=args.layers))
