@@ -137,6 +137,14 @@ class MqttSettings(Section):
             raise ValueError("the port of the broker: 0 is for an embedded one")
         return value
 
+    @field_validator("username", "ca_file", "cert_file")
+    @classmethod
+    def _for_a_broker_elsewhere(cls, value: Path | str | None, info: ValidationInfo) -> Path | str | None:
+        """Refuse what an embedded broker would not use."""
+        if value is not None and info.data.get("broker") == "embedded":
+            raise ValueError('unset, as mqtt.broker is "embedded", which knows neither users nor TLS')
+        return value
+
     @field_validator("password_file", "key_file")
     @classmethod
     def _with_its_other_half(cls, value: Path | None, info: ValidationInfo) -> Path | None:

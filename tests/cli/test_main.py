@@ -68,7 +68,7 @@ def test_config_never_shows_a_secret(tmp_path: Path, capsys: pytest.CaptureFixtu
     secret, file = tmp_path / "password", tmp_path / "c.toml"
     secret.write_text("geheim\n", encoding="utf-8")
     secret.chmod(0o600)
-    file.write_text(f'[mqtt]\nusername = "ada"\npassword_file = "{secret}"\n', encoding="utf-8")
+    file.write_text(f'[mqtt]\nbroker = "hub"\nusername = "ada"\npassword_file = "{secret}"\n', encoding="utf-8")
     assert cli.main(["config", "check", "--config", str(file)]) == 0
     assert cli.main(["config", "show", "--config", str(file)]) == 0
     shown = capsys.readouterr()
@@ -78,7 +78,7 @@ def test_config_never_shows_a_secret(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_config_check_reads_the_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.toml"
-    file.write_text('[mqtt]\nca_file = "nowhere.pem"\n', encoding="utf-8")
+    file.write_text('[mqtt]\nbroker = "hub"\nca_file = "nowhere.pem"\n', encoding="utf-8")
     assert cli.main(["config", "check", "--config", str(file)]) == cli.USAGE
     assert "mqtt.ca_file is 'nowhere.pem', expected: a CA" in capsys.readouterr().err
 

@@ -55,6 +55,11 @@ from edge_assistant.errors import ConfigFileError, InvalidValueError, UnknownKey
         ('[mqtt]\nbase = "$SYS"', InvalidValueError, "expected: a topic that is neither"),
         ('[mqtt]\nbroker = "localhost:1884"', InvalidValueError, "the port is mqtt.port"),
         ('[mqtt]\nbroker = "localhost"\nport = 0', InvalidValueError, "mqtt.port is 0, expected: the port of the"),
+        *(
+            (f'[mqtt]\n{broker}{key} = "x"', InvalidValueError, f"{key} is 'x', expected: unset, as mqtt.broker is")
+            for key in ("username", "ca_file", "cert_file")
+            for broker in ("", 'broker = "embedded"\n')
+        ),
         ('[mqtt]\npassword_file = "x"', InvalidValueError, "expected: to stand beside mqtt.username"),
         ('[mqtt]\nkey_file = "x"', InvalidValueError, "expected: to stand beside mqtt.cert_file"),
         ("[mqtt]\nreconnect_min_seconds = inf", InvalidValueError, "mqtt.reconnect_min_seconds is inf"),

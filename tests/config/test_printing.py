@@ -23,7 +23,7 @@ def test_template_with_every_key_uncommented_is_the_defaults(write: Callable[[st
 
 
 def test_show_is_toml_with_an_origin_on_every_line(write: Callable[[str], Path]) -> None:
-    file = write('[mqtt]\nusername = "lamp"\n[home.devices.hall."the lamp"]\ndomain = "light"\n')
+    file = write('[mqtt]\nbroker = "hub"\nusername = "lamp"\n[home.devices.hall."the lamp"]\ndomain = "light"\n')
     shown = show(Settings.load(file))
     assert f'username = "lamp"  # {file}' in shown
     assert Settings(**tomllib.loads(shown)).model_dump() == Settings.load(file).model_dump()
