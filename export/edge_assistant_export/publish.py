@@ -9,6 +9,7 @@ A bundle that is replaced steps aside first; what a kill leaves of that, the nex
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -28,17 +29,20 @@ _SPARE: Final = 64 << 20
 
 
 def check_output(out: Path, known: Set[str], *, overwrite: bool) -> None:
-    """Refuse a folder that is there already; one that holds nothing but `known` names may be overwritten.
+    """Refuse what cannot be made or is there already; a folder of nothing but `known` names may be overwritten.
 
     What was killed while it replaced one is recovered first.
 
     Raises:
         OutputExistsError
         PathEncodingError
-        OutputWriteError: The system does not let it be looked at.
+        OutputWriteError: The system does not let it be looked at, or nothing be written beside it.
     """
     check_path(out.absolute())
     try:
+        if not os.access(there := _there(out), os.W_OK | os.X_OK):
+            problem = f"nothing can be written to {there}" if there.is_dir() else f"{there} is no folder"
+            raise PermissionError(errno.EACCES, problem)
         _recover(out)
         is_link = out.is_symlink()
         if not is_link and not out.exists():
@@ -50,6 +54,11 @@ def check_output(out: Path, known: Set[str], *, overwrite: bool) -> None:
     # A link would become a folder, and what it leads to would stay.
     if strangers or not overwrite or is_link:
         raise OutputExistsError(out, strangers=strangers, overwritable=not is_link)
+
+
+def _there(out: Path) -> Path:
+    """Return what is there already of the folders above."""
+    return next(parent for parent in out.absolute().parents if parent.exists())
 
 
 def _recover(out: Path) -> None:
@@ -72,9 +81,8 @@ def check_space(out: Path, needed: int) -> None:
     Raises:
         OutputSpaceError
     """
-    there = next(parent for parent in out.absolute().parents if parent.exists())
     left = [file.stat().st_blocks * 512 for file in _partial(out).glob("*")]
-    free = shutil.disk_usage(there).free + sum(left)
+    free = shutil.disk_usage(_there(out)).free + sum(left)
     if free < needed + _SPARE:
         raise OutputSpaceError(out, needed + _SPARE, free)
 

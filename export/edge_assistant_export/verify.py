@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -110,6 +111,20 @@ def distance(texts: Iterable[Sequence[int]], expected: Iterable[Float32], found:
         perplexity=float(np.exp(loss)),
         reference_perplexity=float(np.exp(reference_loss)),
     )
+
+
+def check_record(bundle_path: Path) -> None:
+    """Refuse a folder to whose manifest nothing can be recorded: asked before it is measured.
+
+    Raises:
+        VerificationError
+    """
+    try:
+        with TemporaryFile(dir=bundle_path):
+            pass
+    except OSError as error:
+        problem = f"nothing can be recorded in its folder ({error.strerror})"
+        raise VerificationError(bundle_path, f"{problem}: leave out --record, or verify a copy") from error
 
 
 def record(bundle_path: Path, result: Verification) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from edge_assistant.bundle import Bundle
+from edge_assistant_export import verify as verify_module
 from edge_assistant_export.cli import main, model
 from edge_assistant_export.neighbours import huggingface_config
 from edge_assistant_export.synth import SHAPES, byte_level_tokenizer
@@ -268,6 +270,29 @@ def test_failures_are_one_line_and_exit_code_1(tiny_checkpoint, tmp_path, capsys
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("edge-assistant-export: error: ") for line in lines)
+
+
+def test_an_output_that_cannot_be_made_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for command in ("model", "speech", "embedding"):
+        assert run(command, tmp_path / "no checkpoint", tmp_path / "file" / "out") == 1
+        assert f"out could not be written ({tmp_path / 'file'} is no folder)" in capsys.readouterr().err
+
+
+def test_a_folder_to_which_nothing_can_be_written_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != tmp_path)
+    assert run("model", tmp_path / "no checkpoint", tmp_path / "out") == 1
+    assert f"could not be written (nothing can be written to {tmp_path})" in capsys.readouterr().err
+
+
+def test_what_cannot_be_recorded_is_not_measured(tiny_checkpoint, tiny_bundle, capsys, monkeypatch):
+    def read_only(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(verify_module, "TemporaryFile", read_only)
+    monkeypatch.setattr(verify_module, "verify", lambda *_: pytest.fail("measured"))
+    assert run("verify", tiny_bundle().path, "--reference", tiny_checkpoint(), "--record") == 1
+    assert "nothing can be recorded in its folder (Read-only file system)" in capsys.readouterr().err
 
 
 def test_an_output_that_exists_is_refused_before_anything_is_read(tmp_path, capsys):

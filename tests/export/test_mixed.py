@@ -298,7 +298,7 @@ def test_a_folder_that_may_not_be_written_is_named(tiny_checkpoint, text, tmp_pa
     (tmp_path / "file").touch()
     command = ("model", tiny_checkpoint(), tmp_path / "file" / "out", "--calibration", text, "--max-kl", 1)
     assert run(*command) == 1
-    assert "could not be written (Not a directory)" in capsys.readouterr().err
+    assert "file is no folder)" in capsys.readouterr().err
 
 
 def killed(*arguments, at: str) -> None:

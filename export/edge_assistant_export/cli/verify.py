@@ -42,9 +42,11 @@ def _verify(args: Namespace) -> None:
     from functools import partial
 
     from edge_assistant_export.small_files import read_text
-    from edge_assistant_export.verify import record, verify
+    from edge_assistant_export.verify import check_record, record, verify
 
     text = None if args.text is None else read_text(args.text)
+    if args.record:
+        check_record(args.bundle)
     with open_checkpoint(args.reference, args) as checkpoint, progress() as show:
         result = verify(args.bundle, checkpoint, text, args.tokens, partial(show, "sampling"))
     if args.record:
