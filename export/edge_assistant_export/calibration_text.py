@@ -12,7 +12,7 @@ from edge_assistant_export.sample import Progress, sample
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge_assistant_export.checkpoint import Checkpoint
+    from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
 
 # GPTQ of home-mini is at a KL divergence of 0.026 with 4,096 tokens, 0.020 with 8,192, and no nearer with 23,000; of a
 # 7B each 8,192 take a minute of a processor's core a layer to pass, and 2 GB of memory.
@@ -52,5 +52,15 @@ def calibration_texts(
     if not ids:
         raise CheckpointError(path, "it is empty: there is nothing to calibrate with")
     begin = checkpoint.special_ids().get("<s>", 1)
-    step = min(_FILE_TEXT_TOKENS, checkpoint.config.max_positions) - 1
+    step = _step(checkpoint.config)
     return [[begin, *ids[start : start + step]] for start in range(0, len(ids), step)]
+
+
+def most_positions(config: ModelConfig) -> int:
+    """Return of how many tokens the texts of a model are at most, `<s>` of each among them."""
+    return max(_SAMPLED_TEXTS * _SAMPLED_TOKENS, _FILE_TOKENS + -(-_FILE_TOKENS // _step(config)))
+
+
+def _step(config: ModelConfig) -> int:
+    """Return how many tokens of a file stand behind each `<s>`."""
+    return min(_FILE_TEXT_TOKENS, config.max_positions) - 1

@@ -18,6 +18,7 @@ from edge_assistant_export import effort
 from edge_assistant_export.awq import Blocks, scaled
 from edge_assistant_export.checkpoint import Checkpoint, ModelConfig
 from edge_assistant_export.effort import Effort
+from edge_assistant_export.passed import Passed, bytes_at_most
 from edge_assistant_export.quantize import Float32, Packed, Quantizer, Rounding, quantize
 from edge_assistant_export.reference import Tensors, hidden_states
 from edge_assistant_export.sequential import Mended, Passing, Sequential
@@ -40,6 +41,9 @@ class Target(Protocol):
 
         `prepare` returns what rounds, and is not called where a killed export has left all of it.
         """
+
+    def skip(self, names: Sequence[str]) -> bool:
+        """Count some of what is left as written where a killed export has left all of it; return whether it has."""
 
     def spent(self, effort: float) -> None:
         """Count effort beside that of rounding."""
@@ -76,6 +80,9 @@ class Method(Protocol):
     def efforts(self, weights: Weights, config: ModelConfig, positions: int) -> Mapping[str, Effort]:
         """Return what there is to do for texts of so many positions, by the name of a share of the weights."""
 
+    def keeps(self, config: ModelConfig) -> int:
+        """Return the bytes that it takes at most of the job's folder, where they are many."""
+
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix, and return the model that was rounded: the checkpoint, or the same function of it."""
 
@@ -92,6 +99,10 @@ class Nearest:
     def efforts(self, weights: Weights, config: ModelConfig, positions: int) -> Mapping[str, Effort]:  # noqa: ARG002
         """Return what there is to round."""
         return effort.nearest(weights)
+
+    def keeps(self, config: ModelConfig) -> int:  # noqa: ARG002
+        """Return that it is little."""
+        return 0
 
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix."""
@@ -118,16 +129,25 @@ class Gptq:
         """Return what there is to do on the texts' way and for each matrix."""
         return effort.gptq(weights, config, positions)
 
+    def keeps(self, config: ModelConfig) -> int:
+        """Return what the texts are behind a layer, twice."""
+        return bytes_at_most(config)
+
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix on the texts' way through the layers; experts that no text reached by least squares."""
         checkpoint = job.checkpoint
         try:
-            if checkpoint.config.tied_embedding:
+            if not checkpoint.config.tied_embedding:
+                target.write(["embedding"], lambda: LEAST_SQUARES.quantize)
+            elif not target.skip(["embedding"]):
                 states = hidden_states(checkpoint, job.texts, observer=Passing(target.spent))
                 target.write(["embedding"], lambda: Mended(np.concatenate(states), spent=target.spent))
-            else:
-                target.write(["embedding"], lambda: LEAST_SQUARES.quantize)
-            sequential = Sequential(target.written, lambda name, prepare: target.write([name], prepare), target.spent)
+            sequential = Sequential(
+                target.written,
+                lambda name, prepare: target.write([name], prepare),
+                target.spent,
+                Passed(job.folder / ".passed", target),
+            )
             hidden_states(checkpoint, [*job.texts, *job.texts], observer=sequential)
         except np.linalg.LinAlgError as error:
             problem = f"GPTQ cannot weigh what passes through its layers ({error}): try --method least-squares"
@@ -146,6 +166,10 @@ class Awq:
     def efforts(self, weights: Weights, config: ModelConfig, positions: int) -> Mapping[str, Effort]:  # noqa: ARG002
         """Return what there is to round."""
         return effort.nearest(weights)
+
+    def keeps(self, config: ModelConfig) -> int:  # noqa: ARG002
+        """Return that it is little."""
+        return 0
 
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix of the scaled model."""

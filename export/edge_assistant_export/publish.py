@@ -154,11 +154,11 @@ def publish(folder: Path, out: Path) -> None:
     put_in_place(folder, out)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a small file, which is at every moment either the old one or the new one."""
+def replace_file(path: Path, *content: bytes | memoryview) -> None:
+    """Replace a file, which is at every moment either the old one or the new one, by parts in a row."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        write_file(partial, content)
+        write_file(partial, *content)
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
@@ -166,10 +166,11 @@ def replace_file(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file and make it durable."""
+def write_file(path: Path, *content: bytes | memoryview) -> None:
+    """Write a file, of parts in a row, and make it durable."""
     with path.open("wb") as file:
-        file.write(content)
+        for part in content:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 

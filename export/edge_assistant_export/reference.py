@@ -49,6 +49,13 @@ class Observer:
     positions = 1024
     """How many pass through a feed-forward layer at a time."""
 
+    def start(self, model: Tensors, ids: Int64) -> tuple[int, Float32]:
+        """Return the first layer that texts are to pass, and what goes into it, [n, hidden]."""
+        return 0, self.embed(model, ids)
+
+    def passed(self, layers: int, hidden: Float32) -> None:
+        """See what has passed so many layers, [n, hidden]."""
+
     def keys_and_values(self, layer: int, keys: Float32, values: Float32) -> None:
         """See a layer's keys before rotation and its values, [n, n_kv_heads, head_dim] each."""
 
@@ -141,10 +148,11 @@ def hidden_states(
     config, observer = model.config, observer or Observer()
     pasts = pasts or [Past(config) for _ in texts]
     positions = Positions.of(config, texts, pasts)
-    hidden = observer.embed(model, np.concatenate(texts))
-    for layer in range(config.n_layers):
+    first, hidden = observer.start(model, np.concatenate(texts))
+    for layer in range(first, config.n_layers):
         hidden += attend(model, layer, hidden, positions, pasts, observer)
         hidden += feed_forward(model, layer, hidden, observer)
+        observer.passed(layer + 1, hidden)
     hidden = last_norm(model, hidden)
     observer.inputs(_head(config), hidden)
     return [hidden[place] for place in positions.places]

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from edge_assistant_export.compensate import compensated, products_of
 from edge_assistant_export.effort import Spent, of_passing, of_turn, turns, untold
+from edge_assistant_export.passed import Passed
 from edge_assistant_export.quantize import Float32, Packed, Quantizer
 from edge_assistant_export.reference import Int64, Observer, Tensors
 
@@ -69,10 +70,19 @@ class Passing(Observer):
 class Sequential(Passing):
     """Both halves of the positions on their way through the layers, all at once: parts have other halves."""
 
-    def __init__(self, quantised: Tensors, write: Write, spent: Spent = untold) -> None:
-        """`quantised` is the model whose matrices `write` has written so far."""
+    def __init__(self, quantised: Tensors, write: Write, spent: Spent = untold, kept: Passed | None = None) -> None:
+        """`quantised` is the model whose matrices `write` has written so far; `kept` is what a killed export left."""
         super().__init__(spent)
-        self._quantised, self._write = quantised, write
+        self._quantised, self._write, self._kept = quantised, write, kept
+
+    def start(self, model: Tensors, ids: Int64) -> tuple[int, Float32]:
+        """Begin where a killed export has come to."""
+        return (self._kept and self._kept.found()) or super().start(model, ids)
+
+    def passed(self, layers: int, hidden: Float32) -> None:
+        """Keep it for an export that may be killed."""
+        if self._kept:
+            self._kept.keep(layers, hidden)
 
     def inputs(self, name: str, x: Float32, residual: Float32 | None = None) -> None:
         """Write the matrices that read x."""

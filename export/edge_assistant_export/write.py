@@ -110,7 +110,7 @@ def export(
     check_output(out, BUNDLE_FILES, overwrite=overwrite)
     manifest = describe(checkpoint, recipe, out.name)
     weights = plan_weights(manifest.architecture, manifest.quantization)
-    check_space(out, weights.file.size)
+    check_space(out, weights.file.size + recipe.rounding.keeps(manifest.architecture))
     check_norms(checkpoint)
     progress = progress or _silent
     try:
@@ -310,6 +310,16 @@ class _Writer:
         """Count effort, and tell of it."""
         self._done = min(self._done + effort, self._total)
         self._progress("weights", int(self._done), int(self._total))
+
+    def skip(self, names: Sequence[str]) -> bool:
+        """Count some of what is left as written where every piece of it is there; return whether it is."""
+        pieces = [piece for name in names for piece in _pieces(*self._left[name])]
+        if not all(self._pool.map(self._is_finished, pieces)):
+            return False
+        for name in names:
+            del self._left[name]
+            self._total -= self._efforts[name].whole
+        return True
 
     def write(self, names: Iterable[str], prepare: Callable[[], Quantizer], source: Tensors | None = None) -> None:
         """Write some of what is left, and return when it is; from the checkpoint if no other source is named.

@@ -198,7 +198,7 @@ def _model(args: Namespace) -> None:
         planned = describe(checkpoint, recipe, args.out.absolute().name)
         needs = estimate(planned)
         print(_plan_text(planned, needs), *(f"  - {reason}" for reason in reasons), sep="\n", file=report, flush=True)
-        check_space(args.out, needs.bundle)
+        check_space(args.out, needs.bundle + recipe.rounding.keeps(planned.architecture))
         made: dict[str, object] = {"dry_run": True}
         said = "Nothing was written."
         if not args.dry_run:
