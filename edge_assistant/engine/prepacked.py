@@ -30,7 +30,7 @@ from pydantic.dataclasses import dataclass
 
 from edge_assistant.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, FileEntry, check_files
 from edge_assistant.bundle.folder import STRICT
-from edge_assistant.bundle.in_place import sync
+from edge_assistant.bundle.in_place import put_in_place, sync
 from edge_assistant.engine.align import align
 from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.runtime import VERSION, save_prepacked
@@ -101,10 +101,10 @@ def write_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path, fing
         (partial / _RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
         for name in (GRAPH_FILE, WEIGHTS_FILE, _RECORD):
             sync(partial / name)
+        put_in_place(partial, folder)
         for old in folder.parent.iterdir():
-            if old != partial:
+            if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
-        partial.rename(folder)
     except OSError as error:
         raise PrepackedError(folder, error.strerror or str(error)) from error
     finally:

@@ -206,3 +206,21 @@ def test_a_folder_that_cannot_be_made_is_named(tiny_bundle, tmp_path):
     (tmp_path / "prepacked").touch()
     with pytest.raises(PrepackedError, match="Not a directory"):
         written(tiny_bundle(bits=4), tmp_path)
+
+
+def test_those_before_stay_where_the_new_ones_get_no_name(tiny_bundle, tmp_path, monkeypatch):
+    bundle = tiny_bundle(bits=4)
+    folder = written(bundle, tmp_path)
+    other = shutil.copytree(folder, folder.with_name("of-another-processor"))
+    rename = Path.rename
+
+    def refused(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(PrepackedError, match="Input/output error"):
+        written(bundle, tmp_path)
+    assert find_prepacked(folder, fingerprint_of(bundle), None) == folder
+    assert sorted(folder.parent.iterdir()) == sorted([folder, other])
