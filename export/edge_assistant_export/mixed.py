@@ -41,10 +41,10 @@ from edge_assistant_export.write import TEXTS, check_norms, describe, export, fi
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
+    from edge_assistant_export.pieces import Progress
     from edge_assistant_export.quantize import Float32
     from edge_assistant_export.recipe import Recipe
     from edge_assistant_export.weights import Matrix
-    from edge_assistant_export.write import Progress
 
 # One text of so many is held out.
 _HELD_OUT: Final = 5

@@ -28,7 +28,7 @@ from edge_assistant.errors import (
     OutputWriteError,
     RecipeError,
 )
-from edge_assistant_export import write
+from edge_assistant_export import pieces
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.write import export
@@ -38,10 +38,10 @@ EXPORT = """
     from pathlib import Path
     from edge_assistant_export.checkpoint import Checkpoint
     from edge_assistant_export.recipe import Recipe
-    from edge_assistant_export import write
+    from edge_assistant_export import pieces, write
 
     source, out, piece = sys.argv[1:]
-    write._PIECE = int(piece)
+    pieces.WEIGHTS_AT_A_TIME = int(piece)
 
     def progress(stage, done, total):
         {at_progress}
@@ -51,7 +51,9 @@ EXPORT = """
 """
 
 
-def export_in_a_child(checkpoint, out, at_progress, piece=write._PIECE, **options) -> subprocess.CompletedProcess:
+def export_in_a_child(
+    checkpoint, out, at_progress, piece=pieces.WEIGHTS_AT_A_TIME, **options
+) -> subprocess.CompletedProcess:
     """Export in a process of its own, which does `at_progress` once the first weights are on the disk."""
     code = textwrap.dedent(EXPORT).format(at_progress=at_progress)
     command = [sys.executable, "-c", code, checkpoint, out, str(piece)]
@@ -150,7 +152,7 @@ KILLED_HALFWAY = "if done > total // 2: os.kill(os.getpid(), signal.SIGKILL)"
 
 def kill_halfway(checkpoint, out, monkeypatch, at_progress=KILLED_HALFWAY) -> int:
     """Kill an export of small pieces halfway; return how many pieces it had noted as finished."""
-    monkeypatch.setattr(write, "_PIECE", 512)
+    monkeypatch.setattr(pieces, "WEIGHTS_AT_A_TIME", 512)
     child = export_in_a_child(checkpoint, out, at_progress, piece=512)
     assert child.returncode < 0, child.stderr
     return len((out.with_name(f".{out.name}.partial") / ".finished.jsonl").read_text().splitlines())
@@ -169,7 +171,7 @@ def read_again(monkeypatch):
 
 @pytest.mark.parametrize("end", ["SIGKILL", "SIGINT"])
 def test_an_export_goes_on_where_it_was_stopped(checkpoint, tmp_path, monkeypatch, read_again, end):
-    monkeypatch.setattr(write, "_PIECE", 512)
+    monkeypatch.setattr(pieces, "WEIGHTS_AT_A_TIME", 512)
     whole = export_here(checkpoint, tmp_path / "whole")
     of_whole = len(read_again)
     finished = kill_halfway(checkpoint, tmp_path / "out", monkeypatch, KILLED_HALFWAY.replace("SIGKILL", end))
