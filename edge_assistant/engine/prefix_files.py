@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import numpy as np
 
@@ -71,6 +72,9 @@ class PrefixFiles:
         self._fingerprint = fingerprint
         self._files: list[_File] = []
         self._writing: threading.Thread | None = None
+        for left in self._folder.glob(f"*{_PARTIAL}"):  # by one that was killed; one that writes just now warns
+            with suppress(OSError):
+                left.unlink()
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             try:
                 self._files.append(_read_file(path))
@@ -101,7 +105,7 @@ class PrefixFiles:
 
     def keep(self, tokens: NDArray[np.int64], token_bytes: int, rows: Callable[[], NDArray[Any]]) -> None:
         """Write a prefix [n] that is not there yet, in a thread of its own; while it writes, others are left out."""
-        if len(tokens) * token_bytes > self._budget:
+        if len(tokens) * (token_bytes + tokens.itemsize) > self._budget:
             return
         if any(common(file.tokens, tokens) == len(tokens) for file in self._files):
             return
@@ -117,11 +121,18 @@ class PrefixFiles:
 
     def _write(self, tokens: NDArray[np.int64], rows: NDArray[Any]) -> None:
         path = self._folder / f"{hashlib.sha256(tokens.tobytes()).hexdigest()}{_SUFFIX}"
-        partial = path.with_suffix(_PARTIAL)
+        # Of its own name: another process may be writing the same prefix.
+        partial = path.with_suffix(f".{uuid4().hex}{_PARTIAL}")
+        head = _head(tokens, rows)
+        size = len(head) + tokens.nbytes + rows.nbytes
+        if size > self._budget:
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._make_room(rows.nbytes)
-            _write_file(partial, tokens, rows)
+            self._make_room(size)
+            # A file that is mapped takes its space on the disk even where it was deleted.
+            self._files = [file for file in self._files if file.path.exists()]
+            _write_file(partial, head, tokens, rows)
             partial.replace(path)
             self._files.append(_read_file(path))
         except (_DamagedError, OSError) as error:
@@ -131,7 +142,7 @@ class PrefixFiles:
 
     def _make_room(self, size: int) -> None:
         """Delete what was not used for longest, of every bundle's, until so many bytes fit the budget."""
-        found = [(path.stat(), path) for path in self._top.glob(f"*/*{_SUFFIX}")]
+        found = [(path.stat(), path) for path in self._top.glob("*/*") if path.suffix in (_SUFFIX, _PARTIAL)]
         held = sum(stat.st_size for stat, _ in found)
         for stat, path in sorted(found, key=lambda pair: pair[0].st_mtime_ns):
             if held + size <= self._budget:
@@ -140,7 +151,8 @@ class PrefixFiles:
             held -= stat.st_size
 
 
-def _write_file(path: Path, tokens: NDArray[np.int64], rows: NDArray[Any]) -> None:
+def _head(tokens: NDArray[np.int64], rows: NDArray[Any]) -> bytes:
+    """Return what stands in a file before the tokens."""
     header = {
         "version": _VERSION,
         "type": rows.dtype.name,
@@ -148,8 +160,12 @@ def _write_file(path: Path, tokens: NDArray[np.int64], rows: NDArray[Any]) -> No
         "sha256": _sha256(tokens, rows),
     }
     text = json.dumps(header).encode()
+    return _MAGIC + len(text).to_bytes(8, "little") + text
+
+
+def _write_file(path: Path, head: bytes, tokens: NDArray[np.int64], rows: NDArray[Any]) -> None:
     with path.open("wb") as file:
-        file.write(_MAGIC + len(text).to_bytes(8, "little") + text)
+        file.write(head)
         file.write(tokens.data)
         file.write(rows.data)
         file.flush()

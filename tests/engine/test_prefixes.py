@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,3 +267,78 @@ def test_the_folder_stays_in_its_budget(tmp_path):
     assert held[-1] == 5
     assert sum(path.stat().st_size for path in tmp_path.glob("*/*.prefix")) <= 3 * size
     np.testing.assert_array_equal(files.find(np.full(10, 5), longer_than=0), rows_of([5] * 10))
+
+
+def write(files, tokens, seed=0):
+    """Let a prefix be kept, and wait for it."""
+    files.keep(tokens, TOKEN_BYTES, lambda: rows_of([seed, *tokens[1:]]))
+    files.close()
+
+
+def taken_by(path):
+    """Return the bytes of a folder's files, and which of those that were deleted this process still maps."""
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    gone = [line for line in maps if str(path) in line and line.endswith("(deleted)")]
+    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file()), gone
+
+
+@pytest.mark.parametrize("owner", ["", "adapter"])
+def test_what_had_to_make_room_gives_its_space_on_the_disk_back(tmp_path, owner):
+    """A deleted file that is mapped takes its space as before: only what is held may be on the disk."""
+    size = rows_of([0] * 10).nbytes
+    files = PrefixFiles(tmp_path, "one", 4 * size)
+    files = files.of(owner) if owner else files
+    for first in range(30):
+        write(files, np.full(10, first, np.int64))
+        held, gone = taken_by(tmp_path)
+        assert held <= 4 * size
+        assert not gone
+    assert files.find(np.full(10, 29), longer_than=0) is not None
+
+
+@pytest.mark.parametrize("spare", [-1, 0])
+def test_a_file_takes_no_byte_more_than_the_budget(tmp_path, spare):
+    """Its header and its tokens count as well."""
+    tokens = np.arange(100)
+    write(PrefixFiles(tmp_path, "whole", 1 << 20), tokens)
+    (path,) = tmp_path.glob("*/*.prefix")
+    budget = path.stat().st_size + spare
+    path.unlink()
+    write(PrefixFiles(tmp_path, "bounded", budget), tokens)
+    assert len(list(tmp_path.glob("*/*.prefix"))) == 1 + spare
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_start(tmp_path):
+    (tmp_path / "one").mkdir()
+    for name in (f"{64 * 'a'}.partial", f"{64 * 'a'}.{32 * 'b'}.partial"):
+        (tmp_path / "one" / name).write_bytes(bytes(1000))
+    PrefixFiles(tmp_path, "one", 1 << 20)
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_what_was_left_half_written_for_another_bundle_counts(tmp_path):
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / f"{64 * 'a'}.partial").write_bytes(bytes(9000))
+    files = PrefixFiles(tmp_path, "one", 10_000)
+    for first in range(3):
+        write(files, np.full(10, first))
+        assert sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= 10_000
+    assert files.find(np.full(10, 2), longer_than=0) is not None
+
+
+def test_two_processes_may_write_the_same_prefix_at_once(tmp_path, monkeypatch, caplog):
+    """Rows that were read in other steps differ in their last bits: no file may be a mixture of both."""
+    tokens, fsync = np.arange(100), os.fsync
+    first, second = (PrefixFiles(tmp_path, "one", 1 << 20) for _ in range(2))
+
+    def meanwhile(number):
+        monkeypatch.setattr(os, "fsync", fsync)
+        write(second, tokens, seed=1)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write(first, tokens)
+    assert not caplog.text
+    for files, seed in ((first, 0), (second, 1), (PrefixFiles(tmp_path, "one", 1 << 20), 0)):
+        np.testing.assert_array_equal(files.find(tokens, longer_than=0), rows_of([seed, *tokens[1:]]))
+    assert [path.suffix for path in tmp_path.glob("*/*")] == [".prefix"]
