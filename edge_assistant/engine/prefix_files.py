@@ -204,7 +204,7 @@ def _read_header(path: Path) -> tuple[_Header, int]:
         header = _Header(np.dtype(raw["type"]), tuple(map(int, raw["shape"])), raw["sha256"])
         if header.dtype.hasobject or len(header.shape) != _DIMENSIONS or min(header.shape) < 1:
             raise ValueError("these are no rows")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, SyntaxError) as error:  # numpy's the last
         raise _DamagedError("it has no header") from error
     if raw.get("version") != _VERSION:
         raise _DamagedError(f"its version is {raw.get('version')}")

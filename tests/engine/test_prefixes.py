@@ -342,3 +342,13 @@ def test_two_processes_may_write_the_same_prefix_at_once(tmp_path, monkeypatch, 
     for files, seed in ((first, 0), (second, 1), (PrefixFiles(tmp_path, "one", 1 << 20), 0)):
         np.testing.assert_array_equal(files.find(tokens, longer_than=0), rows_of([seed, *tokens[1:]]))
     assert [path.suffix for path in tmp_path.glob("*/*")] == [".prefix"]
+
+
+def test_a_start_reads_past_any_byte_that_is_another(tmp_path):
+    write(PrefixFiles(tmp_path, "one", 1 << 20), np.arange(20))
+    (path,) = tmp_path.glob("*/*.prefix")
+    whole = path.read_bytes()
+    for at in range(whole.index(b"EAPREFIX"), whole.index(b"}") + 1):
+        for byte in b'\x00\xff,"[]{}(0e-':
+            path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
+            assert PrefixFiles(tmp_path, "one", 1 << 20).latest() is None or whole[at] == byte
