@@ -19,7 +19,7 @@ with: there is a tree for each, and nothing is one owner's that was another's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,15 +122,16 @@ class RadixTree:
             node, start = child, start + shared
         return path
 
-    def _come_again(self, node: _Node) -> Iterator[NDArray[np.int64]]:
-        """Yield the texts below a node that come again, each as far as it does."""
-        ends = True
-        for child in node.children.values():
-            if child.comes_again:
-                ends = False
-                yield from (np.concatenate([node.tokens, text]) for text in self._come_again(child))
-        if ends:
-            yield node.tokens
+    def _come_again(self, root: _Node) -> Iterator[NDArray[np.int64]]:
+        """Yield the texts below a root that come again, each as far as it does."""
+        # Not by recursion: of an answer that is interrupted again and again, each piece lies below the one before.
+        below = [(root, root.tokens)]
+        while below:
+            node, text = below.pop()
+            longer = [child for child in node.children.values() if child.comes_again]
+            below += ((child, np.concatenate([text, child.tokens])) for child in longer)
+            if not longer:
+                yield text
 
     def _split(self, node: _Node, at: int) -> _Node:
         """Cut a node in two and return the upper one; rows are copied, so that each part can be freed alone."""
@@ -147,8 +148,7 @@ class RadixTree:
         if size > self._budget:
             return False
         while self.bytes + size > self._budget:
-            leaves = chain.from_iterable(map(self._leaves, self._roots.values()))
-            leaf = min((one for one in leaves if one is not parent), key=_last_used, default=None)
+            leaf = min((one for one in self._leaves() if one is not parent), key=_last_used, default=None)
             if leaf is None:
                 return False
             self._drop(leaf)
@@ -159,12 +159,13 @@ class RadixTree:
         del leaf.parent.children[int(leaf.tokens[0])]
         self.bytes -= leaf.rows.nbytes
 
-    def _leaves(self, node: _Node) -> Iterator[_Node]:
-        for child in node.children.values():
-            if child.children:
-                yield from self._leaves(child)
-            else:
-                yield child
+    def _leaves(self) -> Iterator[_Node]:
+        below = [child for root in self._roots.values() for child in root.children.values()]
+        while below:
+            node = below.pop()
+            below += node.children.values()
+            if not node.children:
+                yield node
 
 
 def _last_used(node: _Node) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -352,3 +353,16 @@ def test_a_start_reads_past_any_byte_that_is_another(tmp_path):
         for byte in b'\x00\xff,"[]{}(0e-':
             path.write_bytes(whole[:at] + bytes([byte]) + whole[at + 1 :])
             assert PrefixFiles(tmp_path, "one", 1 << 20).latest() is None or whole[at] == byte
+
+
+def test_a_text_may_grow_by_any_number_of_pieces():
+    """An answer that is interrupted again and again is kept each time, each piece below the one before."""
+    pieces = sys.getrecursionlimit() + 100
+    tree = RadixTree(pieces * TOKEN_BYTES)
+    text = np.arange(pieces + 1)
+    for end in range(1, pieces + 1):
+        tree.insert(text[:end], TOKEN_BYTES, lambda start, end: np.zeros((*SHAPE[:3], end - start, SHAPE[3]), np.float32))
+    assert tree.bytes == pieces * TOKEN_BYTES
+    assert tree.find_cut(text[20:40])[1].kept == 20
+    tree.insert(text[::-1][:1], TOKEN_BYTES, lambda start, end: np.zeros((*SHAPE[:3], 1, SHAPE[3]), np.float32))
+    assert tree.bytes == pieces * TOKEN_BYTES
