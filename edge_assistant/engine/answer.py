@@ -100,7 +100,6 @@ class Answer:
     def plan(self) -> int:
         """Guess what follows; return how many tokens the next step runs. One alone may be run with others' (`draw`)."""
         cache, started = self._in_session.cache, perf_counter()
-        self._make_room(min(len(self._writer.due), cache.capacity // 2))
         tokens = self._writer.guess(cache, self._params.max_tokens - len(self._said))
         self._took(perf_counter() - started)
         return tokens
@@ -183,7 +182,11 @@ class Answer:
             out.append(Said(token, self.progress))
         if len(tokens) >= room:
             return [*out, self._end(self.progress.finish_reason)]
-        return [*out, self._end("stop")] if self._writer.ended else out
+        if self._writer.ended:
+            return [*out, self._end("stop")]
+        # At once, and not before the next step: a slot that waits full loses a token where its neighbours step together.
+        self._make_room(min(len(self._writer.due), self._in_session.cache.capacity // 2))
+        return out
 
     def _count(self, **tokens: int) -> None:
         self.progress = replace(self.progress, usage=replace(self.progress.usage, **tokens))

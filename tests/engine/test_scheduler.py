@@ -241,6 +241,27 @@ def test_a_slot_between_two_others_is_not_touched(tiny_bundle, engine_of, machin
     assert again.usage.cached_tokens == len(full) + 1
 
 
+def test_one_that_waits_between_two_others_with_its_slot_full_loses_no_token(tiny_bundle, engine_of, machine, batching):
+    """Its prompt fills the slot, and two urgent ones come as the last of it is read."""
+    bundle = tiny_bundle()
+    engine = engine_of(bundle, sequences=3, kv_cache_bytes=3 * 40 * bundle.manifest.cache_size.per_token)
+    sliding = SamplingParams(max_tokens=9, overflow="slide")
+    one = engine_of(bundle, kv_cache_bytes=40 * bundle.manifest.cache_size.per_token)
+    alone = list(one.generate(IDS[:40], sliding))
+    list(engine.generate(PROMPTS[3], SamplingParams(1)))  # so that the next one has the slot in the middle
+    machine.hold()
+    between = engine.generate(IDS[:40], sliding, claim=BATCH)
+    machine.held()
+    for _ in range(2):
+        machine.step()
+    outer = [engine.generate(prompt, SamplingParams(9), claim=VOICE) for prompt in (PROMPTS[3], PROMPTS[3][:2])]
+    machine.let_go()
+    for generation in outer:
+        assert len(list(generation)) == 9
+    assert engine.metrics().batches[2] > 5
+    assert list(between) == alone
+
+
 # Priorities
 
 
