@@ -229,7 +229,7 @@ class KvCache:
         if lacking <= 0:
             return None
         start = min(_SINKS, self.capacity // 2)
-        gone = slice(start, start + max(lacking, self.capacity // _EVICTED_SHARE))
+        gone = slice(start, min(self.length, start + max(lacking, self.capacity // _EVICTED_SHARE)))
         self.evict(gone.start, gone.stop)
         self.comes_again = min(self.comes_again, start)  # no other prompt begins with what an answer goes on from
         return gone

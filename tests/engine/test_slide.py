@@ -184,3 +184,18 @@ def test_a_slide_that_gives_up_its_slot_goes_on_from_what_is_left(tiny_bundle):
             assert len(list(engine.generate(PROMPT[:length], SamplingParams(5), claim=Claim(priority="voice")))) == 5
             said += islice(long, 20)
         assert said + list(long) == expected
+
+
+@pytest.mark.parametrize("capacity", range(1, 20))
+def test_what_makes_room_is_of_the_context_and_enough(tiny_bundle, capacity):
+    """An answer takes what went out of its own text: nothing may count that was not there."""
+    for length in range(capacity + 1):
+        for tokens in range(capacity // 2 + 1):
+            cache = KvCache(tiny_bundle().manifest, capacity)
+            with cache.step(range(length)):
+                pass
+            gone = cache.make_room(tokens)
+            left = np.delete(np.arange(length), gone) if gone else np.arange(length)
+            np.testing.assert_array_equal(cache.context, left)
+            assert gone is None or gone.stop <= length
+            assert cache.length + tokens <= capacity
