@@ -86,12 +86,13 @@ class Scheduler:
             )
             self._sweep_waiting()
             self._make_room(request)
+            if self._worker is None:
+                worker = threading.Thread(target=self._work, name="engine", daemon=True)
+                worker.start()  # there may be no room for a thread: then nothing waits for one
+                self._worker = worker
             self._arrivals += 1
             request.number = self._arrivals
             self._waiting.append(request)
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
-                self._worker.start()
 
     def close(self) -> None:
         """Compute nothing more: what waits and what runs ends with EngineClosedError."""

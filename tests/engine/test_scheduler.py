@@ -793,3 +793,22 @@ def test_a_crowd_gets_the_answers_that_each_would_have_had_alone(engine_of, tiny
         counted.update(started=counts.started, ended=counts.finished + counts.cancelled, failed=counts.failed)
     assert counted["failed"] == 0
     assert counted["started"] == 48
+
+
+def test_a_request_for_which_no_thread_could_start_keeps_nobody_from_the_next(engine_of, tiny_bundle, monkeypatch):
+    """The system may have no room for a thread; later it has."""
+    engine = engine_of()
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", _no_more_threads)
+        with pytest.raises(RuntimeError, match="new thread"):
+            engine.generate(PROMPTS[0], GREEDY)
+    assert engine.metrics().by_priority["interactive"].waiting == 0
+    answer: list[int] = []
+    asking = threading.Thread(target=lambda: answer.extend(engine.generate(PROMPTS[1], GREEDY)), daemon=True)
+    asking.start()
+    asking.join(SECONDS)
+    assert answer == fresh(tiny_bundle(), PROMPTS[1])
+
+
+def _no_more_threads(thread):
+    raise RuntimeError("can't start new thread")
