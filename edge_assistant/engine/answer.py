@@ -143,7 +143,8 @@ class Answer:
     def close(self) -> None:
         """Let go of the session, and remember what was said: it may be said again."""
         self._session = None
-        self._speculator.remember(self._said)
+        if self.begun:  # one that had no turn must not displace what others said
+            self._speculator.remember(self._said)
 
     @property
     def _owner(self) -> str:

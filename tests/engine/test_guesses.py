@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +126,17 @@ def test_a_trained_model_copies_and_its_guesses_come_true(always):
     guessing, tried, accepted = answers(bundle, params, 8, *prompts)
     assert guessing == plain
     assert 0 < accepted < tried
+
+
+def test_requests_that_get_no_answer_do_not_displace_what_was_said(tiny_bundle):
+    """Many may be refused, or given up while they wait; what may come again is what was said."""
+    given_up = threading.Event()
+    given_up.set()
+    with Engine.load(tiny_bundle(), EngineSettings(threads=1)) as engine:
+        list(engine.generate(REPEATED, GREEDY))
+        speculator = engine._speculator
+        remembered, length = speculator._answers, speculator._answer
+        for _ in range(5):
+            assert not list(engine.generate(REPEATED, GREEDY, given_up))
+    np.testing.assert_array_equal(speculator._answers, remembered)
+    assert speculator._answer == length
