@@ -237,7 +237,8 @@ class Generation:
         return said.token
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_request"):  # Ctrl-C may come before there is one
+            self.close()
 
     def close(self) -> None:
         """End it here; the cache keeps what was read and written so far."""

@@ -86,10 +86,7 @@ class Scheduler:
             )
             self._sweep_waiting()
             self._make_room(request)
-            if self._worker is None:
-                worker = threading.Thread(target=self._work, name="engine", daemon=True)
-                worker.start()  # there may be no room for a thread: then nothing waits for one
-                self._worker = worker
+            self._start_worker()  # that may fail or be interrupted: then nothing waits for one
             self._arrivals += 1
             request.number = self._arrivals
             self._waiting.append(request)
@@ -99,7 +96,7 @@ class Scheduler:
         with self._lock:
             self._closed = True
             worker = self._worker
-        if worker is not None:
+        if worker is not None and worker.is_alive():
             worker.join()
 
     def metrics(self) -> Metrics:
@@ -135,6 +132,12 @@ class Scheduler:
         self._waiting.remove(last)
         self._finish(last, "shed", error)
 
+    def _start_worker(self) -> None:
+        # One whose start was interrupted may not live, or not yet: it finds that it is the worker no more.
+        if self._worker is None or not self._worker.is_alive():
+            self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
+            self._worker.start()
+
     def _work(self) -> None:
         """Run steps as long as there are any; the worker's thread."""
         try:
@@ -152,6 +155,8 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._lock:
+                if self._worker is not threading.current_thread():
+                    return
                 self._sweep_waiting()
                 self._sweep_held()
                 given = self._give_slots()

@@ -810,5 +810,34 @@ def test_a_request_for_which_no_thread_could_start_keeps_nobody_from_the_next(en
     assert answer == fresh(tiny_bundle(), PROMPTS[1])
 
 
+def test_ctrl_c_while_the_worker_starts_leaves_one_worker(engine_of, tiny_bundle, machine, monkeypatch):
+    """The thread whose start was interrupted may never come up, or late, when another does the work."""
+    engine, late = engine_of(), []
+
+    def interrupted(thread):
+        late.append(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
+        pressed.setattr(threading.Thread, "start", interrupted)
+        engine.generate(PROMPTS[0], GREEDY)
+    machine.hold()
+    generation = engine.generate(PROMPTS[1], GREEDY)
+    machine.held()
+    late[0].start()
+    late[0].join(SECONDS)
+    assert not late[0].is_alive()
+    machine.let_go()
+    assert list(generation) == fresh(tiny_bundle(), PROMPTS[1])
+
+
+def test_an_engine_whose_only_thread_never_started_can_be_closed(engine_of, monkeypatch):
+    engine = engine_of()
+    with monkeypatch.context() as crowded, pytest.raises(RuntimeError, match="new thread"):
+        crowded.setattr(threading.Thread, "start", _no_more_threads)
+        engine.generate(PROMPTS[0], GREEDY)
+    engine.close()
+
+
 def _no_more_threads(thread):
     raise RuntimeError("can't start new thread")
