@@ -111,8 +111,13 @@ class PrefixFiles:
             return
         if self._writing and self._writing.is_alive():
             return
-        self._writing = threading.Thread(target=self._write, args=(tokens, rows()), name="prefix-writer")
-        self._writing.start()
+        writing = threading.Thread(target=self._write, args=(tokens, rows()), name="prefix-writer")
+        try:
+            writing.start()
+        except RuntimeError as error:  # the system has no room for another
+            _warn(tokens, error)
+        else:
+            self._writing = writing
 
     def close(self) -> None:
         """Wait until what is being written is on disk."""
@@ -138,7 +143,7 @@ class PrefixFiles:
         except (_DamagedError, OSError) as error:
             with suppress(OSError):
                 partial.unlink()
-            _LOG.warning("a prefix of %d tokens is not kept on disk: %s", len(tokens), error)
+            _warn(tokens, error)
 
     def _make_room(self, size: int) -> None:
         """Delete what was not used for longest, of every bundle's, until so many bytes fit the budget."""
@@ -149,6 +154,10 @@ class PrefixFiles:
                 return
             path.unlink(missing_ok=True)
             held -= stat.st_size
+
+
+def _warn(tokens: NDArray[np.int64], error: Exception) -> None:
+    _LOG.warning("a prefix of %d tokens is not kept on disk: %s", len(tokens), error)
 
 
 def _head(tokens: NDArray[np.int64], rows: NDArray[Any]) -> bytes:

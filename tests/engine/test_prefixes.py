@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -366,3 +367,17 @@ def test_a_text_may_grow_by_any_number_of_pieces():
     assert tree.find_cut(text[20:40])[1].kept == 20
     tree.insert(text[::-1][:1], TOKEN_BYTES, lambda start, end: np.zeros((*SHAPE[:3], 1, SHAPE[3]), np.float32))
     assert tree.bytes == pieces * TOKEN_BYTES
+
+
+def test_a_prefix_for_which_no_thread_could_start_is_not_kept_and_hurts_nobody(tmp_path, monkeypatch, caplog):
+    files = PrefixFiles(tmp_path, "one", 1 << 20)
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", _no_more_threads)
+        write(files, np.arange(10))
+    assert "not kept on disk: can't start new thread" in caplog.text
+    write(files, np.arange(10))
+    assert files.find(np.arange(10), longer_than=0) is not None
+
+
+def _no_more_threads(thread):
+    raise RuntimeError("can't start new thread")
