@@ -96,7 +96,7 @@ class Scheduler:
         with self._lock:
             self._closed = True
             worker = self._worker
-        if worker is not None and worker.is_alive():
+        if worker is not None:
             worker.join()
 
     def metrics(self) -> Metrics:
@@ -133,10 +133,10 @@ class Scheduler:
         self._finish(last, "shed", error)
 
     def _start_worker(self) -> None:
-        # One whose start was interrupted may not live, or not yet: it finds that it is the worker no more.
-        if self._worker is None or not self._worker.is_alive():
-            self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
-            self._worker.start()
+        if self._worker is None:
+            worker = threading.Thread(target=self._work, name="engine", daemon=True)
+            worker.start()
+            self._worker = worker  # only now: one whose start is interrupted must not be taken for one that works
 
     def _work(self) -> None:
         """Run steps as long as there are any; the worker's thread."""
@@ -156,7 +156,7 @@ class Scheduler:
         while True:
             with self._lock:
                 if self._worker is not threading.current_thread():
-                    return
+                    return  # its start was interrupted, and it came up all the same
                 self._sweep_waiting()
                 self._sweep_held()
                 given = self._give_slots()
