@@ -141,6 +141,29 @@ def test_a_schema_that_is_nested_too_deep_to_be_written_is_refused():
         Constraint.json_schema(nested(100_000))
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 62_615_533},
+        {"type": "integer", "multipleOf": 9999.83},
+        {"type": "array", "items": {"allOf": [{"multipleOf": 997}, {"multipleOf": 991}]}},
+        {"$defs": {"a": {"multipleOf": 997}, "b": {"multipleOf": 991}}, "allOf": [{"$ref": "#/$defs/a"}]},
+        {"type": "number", "multipleOf": 10**4000 + 1},
+    ],
+    ids=lambda schema: str(schema)[:40],
+)
+def test_multiples_that_would_take_minutes_and_gigabytes_to_compile_are_refused(vocabulary, schema):
+    with pytest.raises(GrammarError, match="multipleOf asks for takes too long"):
+        vocabulary.grammars.compile(Constraint.json_schema(schema))
+
+
+@pytest.mark.parametrize("step", [7, 360, 0.01, 0.25, 1e-6, 65_536, 86_400, 10**9, 9973])
+def test_multiples_that_people_ask_for_are_held_to(vocabulary, step):
+    for kind in ("integer", "number"):
+        schema = {"type": "object", "properties": {"multipleOf": {"type": kind, "multipleOf": step}}}
+        assert vocabulary.grammars.compile(Constraint.json_schema(schema)).begin().forced() is not None
+
+
 def test_a_constraint_is_compiled_once(vocabulary):
     constraint = Constraint.json_schema(LAMP)
     assert vocabulary.grammars.compile(constraint) is vocabulary.grammars.compile(Constraint.json_schema(dict(LAMP)))
