@@ -316,6 +316,7 @@ class Assistant:
         except asyncio.CancelledError:
             cancel.set()
             await asyncio.wait([work])
+            work.exception()  # is for nobody now, and asyncio would complain that nobody looked
             raise
 
     def _prompt(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from edge_assistant.assistant import EMPTY, Answer, Ask, Assistant
 from edge_assistant.config import AssistantSettings, EngineSettings
 from edge_assistant.engine import Claim, Constraint
-from edge_assistant.errors import ContextOverflowError, IncompleteAnswerError, LoraNameError
+from edge_assistant.errors import ContextOverflowError, EngineClosedError, IncompleteAnswerError, LoraNameError
 from edge_assistant.home.registry import Device, Home
 from edge_assistant.home.tools import TOOLS
 from edge_assistant.text.messages import Assistant as Said
@@ -234,6 +235,27 @@ async def test_turns_of_different_sessions_do_not_wait_for_each_other(scripted_m
     assistant = make(scripted_model(meet))
     answers = await asyncio.gather(*(assistant.answer(Ask("hello", session=name)) for name in "ab"))
     assert [answer.text for answer in answers] == ["ok", "ok"]
+
+
+async def test_a_model_that_fails_after_the_question_was_cancelled_leaves_no_complaint(scripted_model, monkeypatch):
+    """Nobody waits for it any more; an engine that is closed with questions under way ends so."""
+    model, complaints = scripted_model(lambda text: "never"), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+
+    def fails(*_, cancel, **__):
+        model.started.set()
+        assert cancel.wait(20)
+        raise EngineClosedError
+
+    monkeypatch.setattr(model, "chat", fails)
+    question = asyncio.create_task(make(model).answer(Ask("think")))
+    await asyncio.to_thread(model.started.wait)
+    question.cancel()
+    await asyncio.wait([question])
+    assert question.cancelled()
+    del question
+    gc.collect()
+    assert complaints == []
 
 
 async def test_cancelling_the_question_stops_the_model(scripted_model):
