@@ -185,7 +185,7 @@ class Answer:
             return [*out, self._end(self.progress.finish_reason)]
         if self._writer.ended:
             return [*out, self._end("stop")]
-        # At once, and not before the next step: a slot that waits full loses a token where its neighbours step together.
+        # At once, not before the next step: a slot that waits full loses a token where its neighbours step together.
         self._make_room(min(len(self._writer.due), self._in_session.cache.capacity // 2))
         return out
 

@@ -164,9 +164,9 @@ class ChatModel:
         `on_text` is given the text as it comes, in whole characters; calls and thoughts are never part of it. `stop`
         are strings that end the reply and are not part of it; they are looked for in text, not in calls or thoughts.
         With a `constraint` the reply calls nothing, and its text is as that says: whole where `finish_reason` is
-        `stop` and no stop string came, a part of it else. Without one, calls are of the `tools` and with arguments as these say. `claim` says
-        for whom it is and how urgent. An `adapter` takes
-        the place of the one the model was loaded with, for this reply.
+        `stop` and no stop string came, a part of it else. Without one, calls are of the `tools` and with arguments as
+        these say. `claim` says for whom it is and how urgent. An `adapter` takes the place of the one the model was
+        loaded with, for this reply.
 
         Raises:
             GrammarError: The constraint, or a tool's schema, cannot be held to; nothing was computed.

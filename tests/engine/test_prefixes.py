@@ -359,13 +359,16 @@ def test_a_start_reads_past_any_byte_that_is_another(tmp_path):
 def test_a_text_may_grow_by_any_number_of_pieces():
     """An answer that is interrupted again and again is kept each time, each piece below the one before."""
     pieces = sys.getrecursionlimit() + 100
-    tree = RadixTree(pieces * TOKEN_BYTES)
-    text = np.arange(pieces + 1)
+    tree, text = RadixTree(pieces * TOKEN_BYTES), np.arange(pieces + 1)
+
+    def zeros(start, end):
+        return np.zeros((*SHAPE[:3], end - start, SHAPE[3]), np.float32)
+
     for end in range(1, pieces + 1):
-        tree.insert(text[:end], TOKEN_BYTES, lambda start, end: np.zeros((*SHAPE[:3], end - start, SHAPE[3]), np.float32))
+        tree.insert(text[:end], TOKEN_BYTES, zeros)
     assert tree.bytes == pieces * TOKEN_BYTES
     assert tree.find_cut(text[20:40])[1].kept == 20
-    tree.insert(text[::-1][:1], TOKEN_BYTES, lambda start, end: np.zeros((*SHAPE[:3], 1, SHAPE[3]), np.float32))
+    tree.insert(text[::-1][:1], TOKEN_BYTES, zeros)
     assert tree.bytes == pieces * TOKEN_BYTES
 
 

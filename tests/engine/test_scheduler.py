@@ -818,9 +818,10 @@ def test_ctrl_c_while_the_worker_starts_leaves_one_worker(engine_of, tiny_bundle
         late.append(thread)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as pressed:
         pressed.setattr(threading.Thread, "start", interrupted)
-        engine.generate(PROMPTS[0], GREEDY)
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate(PROMPTS[0], GREEDY)
     machine.hold()
     generation = engine.generate(PROMPTS[1], GREEDY)
     machine.held()
@@ -833,9 +834,10 @@ def test_ctrl_c_while_the_worker_starts_leaves_one_worker(engine_of, tiny_bundle
 
 def test_an_engine_whose_only_thread_never_started_can_be_closed(engine_of, monkeypatch):
     engine = engine_of()
-    with monkeypatch.context() as crowded, pytest.raises(RuntimeError, match="new thread"):
+    with monkeypatch.context() as crowded:
         crowded.setattr(threading.Thread, "start", _no_more_threads)
-        engine.generate(PROMPTS[0], GREEDY)
+        with pytest.raises(RuntimeError, match="new thread"):
+            engine.generate(PROMPTS[0], GREEDY)
     engine.close()
 
 
