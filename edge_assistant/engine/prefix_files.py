@@ -147,7 +147,11 @@ class PrefixFiles:
 
     def _make_room(self, size: int) -> None:
         """Delete what was not used for longest, of every bundle's, until so many bytes fit the budget."""
-        found = [(path.stat(), path) for path in self._top.glob("*/*") if path.suffix in (_SUFFIX, _PARTIAL)]
+        found: list[tuple[os.stat_result, Path]] = []
+        for path in self._top.glob("*/*"):
+            if path.suffix in (_SUFFIX, _PARTIAL):
+                with suppress(FileNotFoundError):  # another writer may just have renamed or deleted it
+                    found.append((path.stat(), path))
         held = sum(stat.st_size for stat, _ in found)
         for stat, path in sorted(found, key=lambda pair: pair[0].st_mtime_ns):
             if held + size <= self._budget:

@@ -328,6 +328,16 @@ def test_what_was_left_half_written_for_another_bundle_counts(tmp_path):
     assert files.find(np.full(10, 2), longer_than=0) is not None
 
 
+def test_a_file_that_is_gone_when_it_is_looked_at_keeps_no_other_from_its_place(tmp_path, caplog):
+    """As one that another writer has renamed meanwhile; a link that leads nowhere is listed and not there either."""
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "gone.partial").symlink_to(tmp_path / "nowhere")
+    files = PrefixFiles(tmp_path, "one", 1 << 20)
+    write(files, np.arange(10))
+    assert files.find(np.arange(10), longer_than=0) is not None
+    assert not caplog.text
+
+
 def test_two_processes_may_write_the_same_prefix_at_once(tmp_path, monkeypatch, caplog):
     """Rows that were read in other steps differ in their last bits: no file may be a mixture of both."""
     tokens, fsync = np.arange(100), os.fsync
