@@ -33,6 +33,8 @@
     │   ├── ContextOverflowError (ValueError)        the prompt and answer do not fit the cache
     │   ├── PromptError        (ValueError)          a prompt that is empty or not of this vocabulary
     │   ├── SamplingError      (ValueError)          a sampling parameter out of its range
+    │   ├── LogitsError        (ArithmeticError)     a model that computes what is no number
+    │   ├── PriorityError      (ValueError)          a priority that no request can have
     │   ├── GrammarError       (ValueError)          a schema, pattern or grammar that cannot be held to
     │   ├── TuningError        (ValueError)          a measurement that is broken, or of another machine or model
     │   ├── DraftError         (ValueError)          a draft model of another vocabulary
@@ -374,6 +376,25 @@ class PromptError(EngineError, ValueError):
         """`length` of the prompt is in tokens."""
         problem = f"it holds an id outside 0..{vocab_size - 1}" if length else "it is empty"
         super().__init__(f"the prompt cannot be read: {problem}")
+
+
+class LogitsError(EngineError, ArithmeticError):
+    """What the model computed for the next token is no number, so there is no token to choose."""
+
+    def __init__(self, position: int) -> None:
+        """`position` is that of the token in the context."""
+        super().__init__(
+            f"the model computes no number for the token at position {position}: verify its files "
+            f"(`edge-assistant models verify`); one in float16 may need --dtype float32, or another provider"
+        )
+
+
+class PriorityError(EngineError, ValueError):
+    """A priority that no request can have."""
+
+    def __init__(self, priority: object, known: tuple[str, ...]) -> None:
+        """`known` are those there are."""
+        super().__init__(f"the priority {priority!r} is none: there are {', '.join(known)}")
 
 
 class SamplingError(EngineError, ValueError):

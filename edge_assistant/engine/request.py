@@ -8,6 +8,8 @@ from math import inf
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from edge_assistant.errors import PriorityError
+
 if TYPE_CHECKING:
     from edge_assistant.engine.answer import Answer
     from edge_assistant.engine.score import Score
@@ -29,6 +31,11 @@ class Claim:
     """A more urgent request stops less urgent ones between two tokens; they go on after it."""
     deadline_s: float | None = None
     """Seconds by which the first token has to be there; what has begun in time is finished. None waits for ever."""
+
+    def __post_init__(self) -> None:
+        """Raise PriorityError for a priority that there is not: the worker would meet it where all would suffer."""
+        if self.priority not in PRIORITIES:
+            raise PriorityError(self.priority, PRIORITIES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from edge_assistant.errors import SamplingError
+from edge_assistant.errors import LogitsError, SamplingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,14 +97,20 @@ class Sampler:
         """Return the token to stand at a position of the context, from logits [vocab]; note it as seen.
 
         `allowed` [n] are the tokens that may stand there, None where all may.
+
+        Raises:
+            LogitsError: The best of them, or any, is no number.
         """
         params = self._params
         if params.repetition_penalty != 1:
             logits = _penalise(logits, self._seen, params.repetition_penalty)
         if allowed is not None:
             logits = logits[allowed]
+        best = int(logits.argmax())  # where any is no number, the first of these
+        if not math.isfinite(logits[best]):
+            raise LogitsError(position)
         if params.temperature == 0:
-            chosen = int(logits.argmax())
+            chosen = best
         else:
             ids, weights = candidates(logits, params)
             chosen = int(ids[_draw(weights, self._seed, position)])

@@ -178,7 +178,10 @@ class Scheduler:
         all_held = self._slots.held()
         rank = min((held.request.rank for held in all_held), default=0)
         turn = sorted((held for held in all_held if held.request.rank == rank), key=lambda held: held.request.last_turn)
-        for step in self._steps.plan(turn):
+        steps, failed = self._steps.plan(turn)
+        for outcome in failed:
+            self._take(outcome)
+        for step in steps:
             if self._outranked(rank) or any(self._why_end(held.request) for held in step):
                 return
             self._turns += 1

@@ -48,22 +48,30 @@ class Steps:
         self.chunks = 0
         """How many steps read."""
 
-    def plan(self, turn: Sequence[Held]) -> list[list[Held]]:
-        """Return the steps of a round, each with those it serves: all write, and the first that reads, reads."""
+    def plan(self, turn: Sequence[Held]) -> tuple[list[list[Held]], list[Outcome]]:
+        """Return the steps of a round, each with those it serves: all write, and the first that reads, reads.
+
+        Beside them, what came of those for whom nothing can be planned.
+        """
         reading = [held for held in turn if held.request.work.unread]
         alone: list[list[Held]] = []
         plain: list[Held] = []
+        failed: list[Outcome] = []
         for held in turn:
             work = held.request.work
             if isinstance(work, Answer) and not work.unread:
                 started = perf_counter()
-                tokens = work.plan()
-                held.request.computed_s += perf_counter() - started
+                tokens = _attempt(work.plan)
+                seconds = perf_counter() - started
+                if isinstance(tokens, Exception):
+                    failed.append(Outcome(held, tokens, seconds))
+                    continue
+                held.request.computed_s += seconds
                 if tokens == 1 and self._together and not work.steps_alone:
                     plain.append(held)
                 else:
                     alone.append([held])
-        return [*alone, *self._groups(plain), *([held] for held in reading[:1])]
+        return [*alone, *self._groups(plain), *([held] for held in reading[:1])], failed
 
     def place(self, held: Held) -> Outcome:
         """Let a request go on in its slot."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edge_assistant.engine.sampling import Sampler, SamplingParams, candidates
-from edge_assistant.errors import SamplingError
+from edge_assistant.errors import LogitsError, SamplingError
 
 VOCAB = 40
 LOGITS = arrays(np.float32, st.integers(1, VOCAB), elements=st.floats(-30, 30, width=32))
@@ -123,6 +123,22 @@ def test_draws_follow_the_probabilities():
 
 def test_the_smallest_temperature_does_not_overflow():
     assert sample(np.array([1e4, -1e4, 9999], np.float32), temperature=1e-3) == 0
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize("values", [{"temperature": 0}, {}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.1}])
+def test_what_is_no_number_is_no_token(number, values):
+    """A model whose weights are broken, or are too large for float16."""
+    logits = np.array([1, 2, number, 0.5], np.float32)
+    with pytest.raises(LogitsError, match="the token at position 7"):
+        sample(logits, 7, **values)
+    assert Sampler(params(**values), 4).sample(logits, 7, allowed=np.array([0, 1])) in (0, 1)
+
+
+def test_tokens_out_of_the_question_may_be_infinitely_so():
+    logits = np.array([1, -math.inf, 2], np.float32)
+    assert sample(logits, temperature=0) == 2
+    assert sample(logits) in (0, 2)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from edge_assistant.engine.sampling import Sampler
 from edge_assistant.engine.session import Session, Together
 from edge_assistant.engine.speculate import Pace
 from edge_assistant.engine.steps import Steps
-from edge_assistant.errors import DeadlineError, EngineBusyError, EngineClosedError
+from edge_assistant.engine.write import Writer
+from edge_assistant.errors import DeadlineError, EngineBusyError, EngineClosedError, PriorityError
 
 IDS = np.random.default_rng(2).integers(14, 270, 200)
 PROMPTS = [list(IDS[:40]), list(IDS[40:60]), list(IDS[60:145]), list(IDS[150:153])]
@@ -597,13 +598,18 @@ def test_one_that_nobody_holds_any_more_is_not_computed(engine_of, machine):
     assert engine.metrics().by_priority["interactive"].cancelled == 2
 
 
-@pytest.mark.parametrize("at", ["the draw", "the run", "the batch"])
+def test_a_priority_that_is_none_is_refused_before_anybody_waits():
+    with pytest.raises(PriorityError, match="'urgent' is none: there are voice, interactive, batch"):
+        Claim(priority="urgent")
+
+
+@pytest.mark.parametrize("at", ["the draw", "the run", "the plan", "the batch"])
 def test_a_fault_in_one_is_told_to_whom_it_hits_and_to_nobody_else(
     engine_of, tiny_bundle, machine, monkeypatch, batching, at
 ):
     expected = [fresh(tiny_bundle(), prompt) for prompt in PROMPTS]
     engine = engine_of(sequences=4)
-    sample, run = Sampler.sample, Session.run
+    sample, run, guess = Sampler.sample, Session.run, Writer.guess
 
     def faulty_sample(sampler, logits, position, allowed=None):
         if sampler._params.seed == 13 and position > len(PROMPTS[1]) + 3:
@@ -615,15 +621,21 @@ def test_a_fault_in_one_is_told_to_whom_it_hits_and_to_nobody_else(
             raise ZeroDivisionError
         return run(session, ids)
 
+    def faulty_guess(writer, cache, room):
+        if writer._sampler._params.seed == 13:
+            raise ZeroDivisionError
+        return guess(writer, cache, room)
+
     def faulty_batch(together, tokens, adapter):
         raise ZeroDivisionError
 
-    if at == "the draw":
-        monkeypatch.setattr(Sampler, "sample", faulty_sample)
-    elif at == "the run":
-        monkeypatch.setattr(Session, "run", faulty_run)
-    else:
-        monkeypatch.setattr(Together, "run", faulty_batch)
+    faults = {
+        "the draw": (Sampler, "sample", faulty_sample),
+        "the run": (Session, "run", faulty_run),
+        "the plan": (Writer, "guess", faulty_guess),
+        "the batch": (Together, "run", faulty_batch),
+    }
+    monkeypatch.setattr(*faults[at])
     params = [GREEDY, SamplingParams(max_tokens=30, seed=13), GREEDY, GREEDY]
     machine.hold()
     generations = [engine.generate(prompt, how) for prompt, how in zip(PROMPTS, params, strict=True)]
