@@ -15,6 +15,7 @@ from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.memory import CUDA_DEVICE, DeviceBuffer
 from edge_assistant.engine.probe import probe
 from edge_assistant.engine.providers import CPU, CUDA
+from edge_assistant.engine.sampling import Sampler
 from edge_assistant.engine.session import Session
 from edge_assistant.errors import DeviceMemoryError
 
@@ -92,7 +93,7 @@ def test_attention_in_float32_is_none_of_cuda_s(libraries, tiny_bundle, calibrat
 
 
 def test_the_graph_lies_on_the_gpu_whole(gpu, bundle, tmp_path):
-    """But for two numbers of its shapes, which are wanted on the processor."""
+    """But for arithmetic with its shapes."""
     session = loaded(bundle, profile=tmp_path / "profile")
     for ids in (IDS[:20], IDS[:1]):
         session.run(ids)
@@ -112,10 +113,9 @@ def test_a_step_brings_tokens_and_a_mask_and_takes_logits(gpu, bundle):
         gpu.forget()
         session.run_rows(IDS[:tokens], rows) if rows > 1 else session.run(IDS[:tokens])
         brought, taken = gpu.copied
-        counts = (
-            bundle.manifest.architecture.head_dim % 16 != 0
-        )  # its positions itself, which the kernel does elsewhere
-        assert brought == (tokens + session.cache.length + counts) * 8
+        # Heads that the kernel does not rotate are rotated by positions, which the graph counts from a step's length.
+        lengths = bundle.manifest.architecture.head_dim % 16 != 0
+        assert brought == (tokens + session.cache.length + lengths) * 8
         assert taken == rows * bundle.manifest.architecture.vocab_size * 4
 
 
@@ -126,7 +126,7 @@ def test_a_graph_in_float32_would_go_to_and_fro(gpu, tiny_bundle):
     gpu.forget()
     session.run(IDS[:1])
     assert gpu.copied[1] > manifest.architecture.vocab_size * 4
-    assert gpu.copied[0] > sum(key.pointer and np.prod(key.shape) * 4 for key, _ in session.cache.layers)
+    assert gpu.copied[0] > sum(np.prod(key.shape) * 4 for key, _ in session.cache.layers)
 
 
 def test_what_is_written_there_is_read_there(gpu, bundle):
@@ -140,8 +140,10 @@ def test_what_is_written_there_is_read_there(gpu, bundle):
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_prefixes_evictions_batches_and_answers_go_their_ways(gpu, bundle, lora_file, tmp_path, together):
+def test_prefixes_evictions_batches_and_answers_go_their_ways(gpu, bundle, lora_file, tmp_path, monkeypatch, together):
     """None of it takes the GPU's memory for the processor's, which would end this process."""
+    # Logits that no kernel has written may be no numbers; always the same token is a text to guess from.
+    monkeypatch.setattr(Sampler, "sample", lambda *_: int(IDS[0]))
     params = SamplingParams(temperature=0, max_tokens=12)
     sliding = SamplingParams(temperature=0, max_tokens=60, overflow="slide")
     start = [1, *IDS[:24].tolist()]
