@@ -46,6 +46,8 @@ _ANSWER_SECONDS = 10.0
 _RETRY_SECONDS = 0.2
 _ACK_SECONDS = 5.0
 """How long a message waits for the broker's word; aiomqtt does not notice that the connection is gone meanwhile."""
+_MOST_LOST = 3
+"""Connections that a message may cost: some brokers hang up on whoever publishes where, or what, they do not allow."""
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Link:
         self._tls = tls_context(settings)
         self._client: aiomqtt.Client | None = None
         self._up = asyncio.Event()
+        self._again = asyncio.Lock()
 
     @property
     def mqtt5(self) -> bool:
@@ -103,17 +106,34 @@ class Link:
     async def deliver(self, topic: str, payload: bytes, *, correlation: bytes | None = None) -> None:
         """Publish at least once; where the connection is lost, wait for the next.
 
-        It is not for the task that holds the connection, which would wait for itself.
+        What is lost with `_MOST_LOST` connections is given up, with an error in the log. It is not for the task that
+        holds the connection, which would wait for itself.
         """
-        while True:
-            await self._up.wait()
-            try:
-                await self.publish(topic, payload, correlation=correlation)
-            except aiomqtt.MqttError as error:
-                log.warning("publishing on %s failed, trying again: %s", topic, error)
+        await self._up.wait()
+        if await self._has_published(topic, payload, correlation, set()):
+            return
+        lost: set[aiomqtt.Client | None] = set()  # with none yet: another message may have been to blame
+        async with self._again:  # one at a time now: so it shows which of them the broker hangs up on
+            while len(lost) < _MOST_LOST:
+                await self._up.wait()
+                if await self._has_published(topic, payload, correlation, lost):
+                    return
                 await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                return
+        log.error("publishing on %s is given up: it has cost %d connections", topic, len(lost))
+
+    async def _has_published(
+        self, topic: str, payload: bytes, correlation: bytes | None, lost: set[aiomqtt.Client | None]
+    ) -> bool:
+        """Publish, and return whether the broker has taken it; a connection that it was lost with is noted."""
+        client = self._client
+        try:
+            await self.publish(topic, payload, correlation=correlation)
+        except aiomqtt.MqttError as error:
+            log.warning("publishing on %s failed, trying again: %s", topic, error)
+            if not isinstance(error, aiomqtt.MqttCodeError):  # else it was never sent
+                lost.add(client)
+            return False
+        return True
 
     async def subscribe(self, client: aiomqtt.Client) -> None:
         """Subscribe to questions and to the home; BrokerLoginError where the broker does not let us."""

@@ -22,6 +22,9 @@ _COMMANDING = frozenset({"set", "get", "cmnd", "cmd", "command", "commands", "re
 _COMMANDING_ROOTS = frozenset({"homeassistant"})
 """First levels under which a message makes or changes devices."""
 
+_MAX_LEVELS = 100
+"""Mosquitto ends the connection of whoever publishes on a topic of more than 201."""
+
 
 @dataclass(frozen=True, slots=True)
 class HomeTopic:
@@ -77,8 +80,8 @@ class Topics:
     def why_no_answer(self, topic: str) -> str | None:
         """Return why an answer must not go to a topic that a question names, None where it may."""
         levels = topic.split("/")
-        if not topic or any(mark in topic for mark in "+#\0"):
-            return "is empty or has wildcards"
+        if not topic or any(mark in topic for mark in "+#\0") or len(levels) > _MAX_LEVELS:
+            return f"is empty, or has wildcards or more than {_MAX_LEVELS} levels"
         if topic.startswith("$"):
             return "belongs to the broker"
         if topic == self.base or topic.startswith(f"{self.base}/"):

@@ -81,7 +81,15 @@ async def test_a_response_format_holds_the_answer_and_what_it_cannot_be_is_an_er
 
 
 @pytest.mark.parametrize(
-    "topic", ["home/hall/lamp/state/set", "home/hall/lamp/state", "assistant/home/ask", "cmnd/lamp/POWER", "$SYS/x"]
+    "topic",
+    [
+        "home/hall/lamp/state/set",
+        "home/hall/lamp/state",
+        "assistant/home/ask",
+        "cmnd/lamp/POWER",
+        "$SYS/x",
+        pytest.param("/" * 300, id="levels"),  # on which Mosquitto lets nobody publish
+    ],
 )
 async def test_a_response_topic_that_commands_or_is_read_is_refused(
     mosquitto, settings, service, person, scripted_model, topic

@@ -132,7 +132,7 @@ async def pretending(reply):
         yield Address("127.0.0.1", server.sockets[0].getsockname()[1])
 
 
-CONNECT, SUBSCRIBE = 0x10, 0x82
+CONNECT, SUBSCRIBE, PUBLISH = 0x10, 0x82, 0x32
 
 
 async def test_a_broker_that_does_not_know_mqtt_5_is_asked_in_3_1_1():
@@ -307,3 +307,34 @@ async def test_a_certificate_that_cannot_be_read_is_named(settings, service, cer
     files = {"ca_file": certificates / "ca.pem"} | {key: certificates / "san.cnf"}
     with pytest.raises(InvalidValueError, match=rf"mqtt\.{key}"):
         await service(scripted_model(str), settings(1, mqtt=files))
+
+
+async def test_a_message_that_costs_every_connection_is_given_up_and_no_other_with_it(monkeypatch, caplog):
+    monkeypatch.setattr(link_module, "_ACK_SECONDS", 0.2)
+    taken = []
+
+    def broker(kind, body):
+        if kind == CONNECT:
+            return bytes([0x20, 3, 0, 0, 0])
+        if kind != PUBLISH:
+            return b""
+        if b"denied" in body:
+            return None
+        end = 2 + body[1]
+        taken.append(body[2:end])
+        return bytes([0x40, 2, *body[end : end + 2]])
+
+    async def hold(link):
+        while True:
+            with contextlib.suppress(aiomqtt.MqttError):
+                async with link.connected() as client:
+                    async for _ in client.messages:
+                        pass
+
+    async with pretending(broker) as address, asyncio.timeout(20), asyncio.TaskGroup() as group:
+        link = Link(MqttSettings(broker=address.host), address, Topics("home", "home"))
+        holder = group.create_task(hold(link))
+        await asyncio.gather(*(link.deliver(topic, b"x") for topic in ("denied/me", "replies/1", "replies/2")))
+        holder.cancel()
+    assert sorted(taken) == [b"replies/1", b"replies/2"]
+    assert "publishing on denied/me is given up: it has cost 3 connections" in caplog.text

@@ -47,6 +47,7 @@ def test_no_answer_goes_where_we_read_or_command(area, device, property_name):
         "tasmota/CMND/Power",
         "esphome/light/kitchen/command",
         "homeassistant/light/x/config",
+        "/" * 100,
     ],
 )
 def test_refused_response_topics(topic):
