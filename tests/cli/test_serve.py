@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +70,25 @@ def test_a_signal_ends_it_with_its_broker(server: subprocess.Popen[str], sent: s
     assert "Traceback" not in server.stderr.read()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+def test_further_signals_do_not_keep_it_from_ending_cleanly(server: subprocess.Popen[str]) -> None:
+    port = port_of(server)
+    for _ in range(50):
+        server.terminate()
+        time.sleep(0.002)
+    assert server.wait(timeout=20) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_signal_before_it_serves_ends_it_cleanly_too(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    os.mkfifo(config)
+    command = [sys.executable, "-m", "edge_assistant.cli", "serve", "--config", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, config.open("w"):
+        process.terminate()  # it waits for its settings, which nobody writes
+        assert process.wait(timeout=20) == 0
 
 
 @pytest.mark.parametrize("options", [["--verbose"]], ids=" ".join)
