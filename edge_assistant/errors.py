@@ -5,6 +5,7 @@
     │   ├── ConfigFileError                          a file that cannot be read, or is not TOML
     │   ├── UnknownKeyError                          a key that no setting has
     │   ├── InvalidValueError                        a value out of its type or range
+    │   ├── HomeDirectoryError                       a user who has none
     │   ├── SecretFileError                          a secret's file, missing or open to others
     │   └── BoardFileError                           a board's description that cannot be read
     ├── UnknownBoardError      (LookupError)         no board has the name asked for
@@ -126,6 +127,14 @@ class InvalidValueError(ConfigError):
     def __init__(self, source: str, key: str, value: object, expected: str) -> None:
         """`expected` says what the value should be."""
         super().__init__(f"{source}: {key} is {value!r}, expected: {expected}")
+
+
+class HomeDirectoryError(ConfigError):
+    """Neither the environment nor the system knows a home directory, as in a container whose user has no name."""
+
+    def __init__(self, instead: str) -> None:
+        """`instead` is the variable that would do."""
+        super().__init__(f"this user has no home directory: set {instead}, or HOME")
 
 
 class SecretFileError(ConfigError):

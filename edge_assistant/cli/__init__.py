@@ -22,6 +22,7 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; return the exit code that `--help` documents."""
+    _open_standard_streams()
     args = build_parser().parse_args(argv)
     try:
         code = _command(args.run)(args)
@@ -35,6 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"edge-assistant: error: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else FAILED
     return code
+
+
+def _open_standard_streams() -> None:
+    """Give the streams that were closed before we began to the null device: a file would get their numbers else."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 def _command(name: str) -> Callable[..., int]:

@@ -123,3 +123,10 @@ def test_a_closed_pipe_is_no_error(unbuffered: str) -> None:
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, env=environment)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_was_closed_before_it_began_is_an_empty_one(tiny_bundle, closed: str) -> None:
+    command = f'"{sys.executable}" -m edge_assistant.cli ask --model "{tiny_bundle().path}" {closed}'
+    asked = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    assert (asked.stdout, asked.stderr) == ("", "")
