@@ -91,12 +91,12 @@ class Bridge:
     async def _serve(self, client: aiomqtt.Client, on_online: Callable[[], None] | None) -> None:
         self._feed.listen_anew()
         await self._link.subscribe(client)
-        await self._link.publish(self._topics.state, ONLINE, retain=True)
-        log.info("answering %s at %s", self._topics.ask, self._link.address)
-        if on_online:
-            on_online()
         heard_all = asyncio.get_running_loop().call_later(_RETAINED_SECONDS, self._feed.forget_unheard)
         try:
+            await self._link.publish(self._topics.state, ONLINE, retain=True)
+            log.info("answering %s at %s", self._topics.ask, self._link.address)
+            if on_online:
+                on_online()
             async for message in client.messages:
                 self._receive(message)
         except asyncio.CancelledError:

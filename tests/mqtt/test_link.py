@@ -132,7 +132,7 @@ async def pretending(reply):
         yield Address("127.0.0.1", server.sockets[0].getsockname()[1])
 
 
-CONNECT, SUBSCRIBE, PUBLISH = 0x10, 0x82, 0x32
+CONNECT, SUBSCRIBE, PUBLISH, RETAINED = 0x10, 0x82, 0x32, 0x33
 
 
 async def test_a_broker_that_does_not_know_mqtt_5_is_asked_in_3_1_1():
@@ -338,3 +338,29 @@ async def test_a_message_that_costs_every_connection_is_given_up_and_no_other_wi
         holder.cancel()
     assert sorted(taken) == [b"replies/1", b"replies/2"]
     assert "publishing on denied/me is given up: it has cost 3 connections" in caplog.text
+
+
+async def test_it_is_offline_though_it_is_stopped_before_the_broker_has_noted_that_it_is_online(
+    settings, service, scripted_model
+):
+    said = []
+    online = asyncio.Event()
+
+    def slow_broker(kind, body):
+        if kind == CONNECT:
+            return bytes([0x20, 3, 0, 0, 0])
+        if kind == SUBSCRIBE:
+            return bytes([0x90, 4, *body[:2], 0, 1])
+        if kind == RETAINED:
+            end = 2 + body[1]
+            said.append(body[end + 3 :])
+            online.set()
+            return bytes([0x40, 2, *body[end : end + 2]]) if said[-1] == b"offline" else b""
+        return b""
+
+    async with pretending(slow_broker) as address, asyncio.timeout(20):
+        running = await service(scripted_model(lambda text: "yes"), settings(address.port), wait=False)
+        await online.wait()
+        running.task.cancel()
+        await asyncio.wait([running.task])
+    assert said == [b"online", b"offline"]
