@@ -167,11 +167,11 @@ def read_board(path: Path) -> Board:
         return Board.model_validate({"name": path.stem} | tables["board"])
     except KeyError as error:
         raise BoardFileError(path, ["there is no table [board]"]) from error
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BoardFileError(path, [str(error)]) from error
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, ('board', *item['loc'])))}: {item['msg']}" for item in error.errors()]
         raise BoardFileError(path, problems) from error
+    except (OSError, ValueError, RecursionError, TypeError) as error:  # the last where `board` is no table
+        raise BoardFileError(path, [str(error)]) from error
 
 
 def _find(name: str, named: Mapping[str, _Found]) -> _Found:

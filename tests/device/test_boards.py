@@ -106,6 +106,13 @@ def test_a_wrong_file_is_named_with_the_key(tmp_path: Path, changes: dict[str, o
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize("text", ["board = 5", "board = []", "[board]\ncores = " + "9" * 5000, "a = " + "[" * 100_000])
+def test_a_file_that_holds_something_else_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "b.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(BoardFileError, match=r"b\.toml"):
+        read_board(tmp_path / "b.toml")
+
+
 def test_variants_must_grow(tmp_path: Path) -> None:
     two = ", ".join(f"{{ram_bytes = {size}, cores = 1, peak_bandwidth = 1}}" for size in (4, 2))
     with pytest.raises(BoardFileError, match="must grow"):
