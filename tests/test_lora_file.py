@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -186,6 +187,26 @@ NAMED = {"layers.0.q.A": Q.a, "layers.0.q.B": Q.b}
 def test_what_is_no_adapter_is_refused(path, content, said):
     path.write_bytes(content)
     with pytest.raises(LoraFileError, match=said):
+        LoraFile.read(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,)}",
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30},)}}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 2)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2",
+        "'" * 3,
+        "(" * 9000,
+    ],
+    ids=["vast", "endless", "bool", "open", "quotes", "deep"],
+)
+def test_an_array_whose_header_was_made_up_is_refused(path, header):
+    with zipfile.ZipFile(path, "w") as file:
+        text = f"{header}\n".encode()
+        file.writestr("about.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(64))
+    with pytest.raises(LoraFileError, match=r"tuned\.npz is no adapter"):
         LoraFile.read(path)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -40,8 +41,11 @@ LORA_VERSION: Final = 1
 
 _ABOUT: Final = "about"
 _NAME: Final = re.compile(r"layers\.(?P<layer>0|[1-9]\d*)\.(?P<part>\w+)")
-_READ_ERRORS: Final = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises for a file that is no .npz, or a damaged one."""
+_READ_ERRORS: Final = (
+    *(OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error),
+    *(MemoryError, OverflowError, TypeError, tokenize.TokenError),
+)
+"""What numpy raises for a file that is no .npz, or a damaged one; the last are for headers that somebody made up."""
 
 
 class Factors(NamedTuple):
