@@ -51,7 +51,7 @@ def read_ask(payload: bytes, max_bytes: int) -> Ask:
     except UnicodeDecodeError as error:
         raise RequestError("invalid_utf8", f"the question is not UTF-8: byte {error.start} cannot be read") from error
     ask = _from_json(text) if text.lstrip().startswith("{") else Ask(text.strip())
-    if not ask.text.strip():
+    if not one_line(ask.text):  # of control characters alone a model makes what it likes
         raise RequestError("empty", "the question is empty", ask.id)
     return ask
 

@@ -43,7 +43,7 @@ def test_what_a_message_writes_it_reads(message):
 
 
 ASKS = st.builds(
-    Ask, TEXT.filter(lambda text: text.strip()), st.none() | IDS, st.none() | LINE.filter(lambda s: len(s) <= 64),
+    Ask, TEXT.filter(one_line), st.none() | IDS, st.none() | LINE.filter(lambda s: len(s) <= 64),
     st.none() | st.integers(1, 4096), st.none() | IDS,
     st.none() | st.dictionaries(TEXT, TEXT | st.booleans() | st.lists(TEXT)),
 )  # fmt: skip
@@ -100,6 +100,7 @@ def test_questions(payload, ask):
         (b'{"text": "hi", "id": "7", "adapter": ""}', "invalid_field", "7"),
         (b'{"text": "hi", "id": "7", "adapter": ["kitchen"]}', "invalid_field", "7"),
         (b"", "empty", None),
+        (b"\0\x07", "empty", None),
         (b'{"text": " ", "id": "7"}', "empty", "7"),
     ],
 )
