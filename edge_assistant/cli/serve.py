@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edge_assistant.cli.common import load_model, named_adapters, settings_and_model
 from edge_assistant.mqtt.service import serve as serve_mqtt
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from edge_assistant.config import Settings
     from edge_assistant.text.chat import ChatModel
+
+_CANCEL_AGAIN_SECONDS: Final = 30.0
+"""Longer than any goodbye takes, shorter than systemd waits."""
 
 
 def serve(args: Namespace) -> int:
@@ -32,7 +35,13 @@ def serve(args: Namespace) -> int:
 async def _until_terminated(model: ChatModel, settings: Settings) -> None:
     service = asyncio.create_task(serve_mqtt(model, settings), name="serve")
     loop = asyncio.get_running_loop()
-    _when_terminated(lambda: loop.call_soon_threadsafe(service.cancel))
+
+    def end() -> None:
+        service.cancel()
+        # Before Python 3.12 `wait_for` loses one that comes with what it waits for.
+        loop.call_later(_CANCEL_AGAIN_SECONDS, end)
+
+    _when_terminated(lambda: loop.call_soon_threadsafe(end))
     try:
         await asyncio.wait([service])
     except asyncio.CancelledError:  # Ctrl-C: the service still says goodbye before its broker ends

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from edge_assistant import cli
+from edge_assistant.cli import serve
 from edge_assistant.cli.common import named_adapters
 from edge_assistant.config import Settings
 
@@ -89,6 +91,33 @@ def test_a_signal_before_it_serves_ends_it_cleanly_too(tmp_path: Path) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, config.open("w"):
         process.terminate()  # it waits for its settings, which nobody writes
         assert process.wait(timeout=20) == 0
+
+
+def test_a_signal_that_asyncio_loses_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled = 0
+
+    async def service(*_: object) -> None:
+        nonlocal cancelled
+        for _ in range(2):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled += 1
+        raise asyncio.CancelledError
+
+    async def terminated() -> None:
+        asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+        await serve._until_terminated(None, None)
+
+    monkeypatch.setattr(serve, "serve_mqtt", service)
+    monkeypatch.setattr(serve, "_CANCEL_AGAIN_SECONDS", 0.05)
+    before = {sent: signal.getsignal(sent) for sent in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        asyncio.run(terminated())
+    finally:
+        for sent, handler in before.items():
+            signal.signal(sent, handler)
+    assert cancelled == 2
 
 
 @pytest.mark.parametrize("options", [["--verbose"]], ids=" ".join)
