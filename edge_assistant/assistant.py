@@ -247,7 +247,7 @@ class Assistant:
             if ask.schema is not None and reply.finish_reason != "stop":
                 raise IncompleteAnswerError(reply.message.text, reply.finish_reason, reply.usage.completion_tokens)
             calls = session.numbered(reply.message.calls)
-            outcomes = await self._performer.perform(calls)
+            outcomes = await self._performer.perform(calls, ask.text)
             text = " ".join(outcome.text for outcome in outcomes) if outcomes else reply.message.text.strip() or EMPTY
             if outcomes and on_text:
                 on_text(text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_assistant.errors import CallError, UnknownDeviceError
 from edge_assistant.home.actions import Actuator, Write, check_arguments, check_unlocking, plan
+from edge_assistant.home.meant import check_meant
 from edge_assistant.home.outcomes import CallOutcome, Result, outcome
 from edge_assistant.home.resolve import resolve, target_of
 from edge_assistant.home.wording import states
@@ -27,17 +28,20 @@ class Performer:
         self._actuator = actuator
         self._timers = timers
 
-    async def perform(self, calls: Sequence[ToolCall]) -> tuple[CallOutcome, ...]:
-        """Carry the calls of one turn out: commands leave in their order, their devices are waited for together."""
-        return tuple(await asyncio.gather(*(self._perform(call) for call in calls)))
+    async def perform(self, calls: Sequence[ToolCall], said: str) -> tuple[CallOutcome, ...]:
+        """Carry the calls of one turn out, in which that was said.
 
-    async def _perform(self, call: ToolCall) -> CallOutcome:
+        Commands leave in their order, their devices are waited for together.
+        """
+        return tuple(await asyncio.gather(*(self._perform(call, said) for call in calls)))
+
+    async def _perform(self, call: ToolCall, said: str) -> CallOutcome:
         try:
-            return await self._carried_out(call)
+            return await self._carried_out(call, said)
         except (CallError, UnknownDeviceError) as error:
             return CallOutcome(call, "refused", str(error))
 
-    async def _carried_out(self, call: ToolCall) -> CallOutcome:
+    async def _carried_out(self, call: ToolCall, said: str) -> CallOutcome:
         match call.name:
             case "HassGetState":
                 return self._state(call)
@@ -46,6 +50,7 @@ class Performer:
             case _:
                 writes = plan(call, self._home)
                 check_unlocking(call, writes)
+                check_meant(said, writes)
                 results = await asyncio.gather(*(self._write(write) for write in writes))
                 return outcome(call, results, self._home)
 

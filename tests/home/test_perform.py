@@ -23,9 +23,9 @@ class Obedient:
         return True
 
 
-async def perform(home, *calls, deaf=(), on_the_way=None, timers=None):
+async def perform(home, *calls, said="", deaf=(), on_the_way=None, timers=None):
     actuator = Obedient(home, deaf, on_the_way)
-    outcomes = await Performer(home, actuator, timers).perform([ToolCall(name, slots) for name, slots in calls])
+    outcomes = await Performer(home, actuator, timers).perform([ToolCall(name, slots) for name, slots in calls], said)
     return [(outcome.status, outcome.text) for outcome in outcomes], actuator.sent
 
 
@@ -58,6 +58,13 @@ async def test_close_the_door_unlocks_nothing(home):
     outcomes, sent = await perform(home, ("HassTurnOff", {"name": "door"}))
     assert outcomes == [("refused", "Which one: the front door in the hall?")]
     assert not sent
+
+
+async def test_shut_the_front_door_unlocks_nothing_and_closes_the_blind_all_the_same(home):
+    calls = ("HassTurnOff", {"name": "front door"}), ("HassTurnOff", {"name": "blind"})
+    outcomes, sent = await perform(home, *calls, said="Shut the front door and the blind")
+    assert outcomes[0] == ("refused", "I leave the front door as it is. To open it, say unlock.")
+    assert sent == [("bedroom", "blind", "state", "closed")]
 
 
 async def test_a_device_that_does_not_follow_is_never_called_done(home):
