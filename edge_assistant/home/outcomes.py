@@ -9,6 +9,7 @@ from typing import Any, Literal
 from edge_assistant.home.actions import Write
 from edge_assistant.home.kinds import UNITS
 from edge_assistant.home.registry import Device, as_words
+from edge_assistant.home.values import same
 from edge_assistant.home.wording import join, phrase, sentence
 from edge_assistant.text.messages import ToolCall
 
@@ -80,16 +81,27 @@ def _done(groups: Sequence[Sequence[Result]], home: Sequence[Device]) -> str:
     writes = [result.write for result in groups[0]]
     levels = [write for write in writes if write.property_name != "state"]
     if not levels:
-        return _switched(groups, names)
+        return " ".join(_switched(alike, home) for alike in _by_way(groups))
     if levels[0].property_name == "add":
         return f"Added {levels[0].value} to {names}."
     return f"Set {names} to {join([_level(write) for write in levels])}."
 
 
-def _switched(groups: Sequence[Sequence[Result]], names: str) -> str:
+def _by_way(groups: Sequence[Sequence[Result]]) -> list[list[Sequence[Result]]]:
+    """Return the devices that are there, then those still on the way, by what they report."""
+    ways: dict[str, list[Sequence[Result]]] = {"": []}
+    for group in groups:
+        state = same(group[0].now.state or "")
+        ways.setdefault(state if state in _ON_THE_WAY else "", []).append(group)
+    return [alike for alike in ways.values() if alike]
+
+
+def _switched(groups: Sequence[Sequence[Result]], home: Sequence[Device]) -> str:
     write, now = groups[0][0].write, groups[0][0].now
-    if len(groups) == 1 and now.state in _ON_THE_WAY:
-        return sentence(f"{names} is {now.state}")
+    names = join([phrase(group[0].now, home) for group in groups])
+    state = same(now.state or "")
+    if state in _ON_THE_WAY:
+        return sentence(f"{names} {'is' if len(groups) == 1 else 'are'} {state}")
     value = as_words(write.value)
     verb = _VERBS.get((now.domain, value), f"turned {value}")
     return sentence(f"{verb} {names}")

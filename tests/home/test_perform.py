@@ -90,6 +90,28 @@ async def test_a_cover_on_its_way_is_said_to_be_on_its_way(home):
     assert outcomes == [("done", "The bedroom blind is closing.")]
 
 
+async def test_of_several_locks_those_on_their_way_are_not_said_to_be_locked(home):
+    locks = ("HassTurnOn", {"domain": "lock"})
+    outcomes, _ = await perform(home, locks, on_the_way={"locked": "LOCKING"})
+    assert outcomes == [("done", "The front door and the shed lock are locking.")]
+    home.report("hall", "front door", "state", "locked")
+    outcomes, _ = await perform(home, locks, deaf={"front door"}, on_the_way={"locked": "locking"})
+    assert outcomes[0][1].startswith("The shed lock is locking.")
+
+
+async def test_of_several_blinds_those_closed_and_those_closing_are_told_apart(home, make_device):
+    home.put(make_device("bath", "blind", "cover", "closed", "blind"))
+
+    class Slow(Obedient):
+        async def set(self, device, property_name, value):
+            self.on_the_way = {"closed": "closing"} if device.area == "bedroom" else {}
+            return await super().set(device, property_name, value)
+
+    call = ToolCall("HassTurnOff", {"domain": "blind"})
+    (outcome,) = await Performer(home, Slow(home), None).perform([call], "")
+    assert outcome.text == "Closed the bath blind. The bedroom blind is closing."
+
+
 async def test_of_several_calls_one_refused_stops_no_other(home):
     outcomes, sent = await perform(
         home, ("HassTurnOn", {"name": "sauna"}), ("HassTurnOff", {"name": "radio"}), ("HassTurnOn", {"name": "lamp"})
