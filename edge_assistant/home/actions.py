@@ -15,7 +15,7 @@ from edge_assistant.errors import CallError, UnknownDeviceError
 from edge_assistant.home.registry import Device, Home, Value, as_words
 from edge_assistant.home.resolve import TARGET_SLOTS, names_of, resolve, target_of
 from edge_assistant.home.tools import TOOLS
-from edge_assistant.home.values import same
+from edge_assistant.home.values import is_lost, same
 from edge_assistant.home.wording import which
 from edge_assistant.text.messages import ToolCall
 
@@ -154,7 +154,7 @@ def followed(device: Device, property_name: str, wanted: Value) -> bool:
         return abs(float(wanted) - float(reported)) <= tolerance
     now, then = same(as_words(reported)), same(as_words(wanted))
     if property_name == "state" and then == "on" and device.domain in {"climate", "media_player"}:
-        return now != "off"
+        return now != "off" and not is_lost(now)
     return now == then or now in _FOLLOWS.get((device.domain, then), ())
 
 

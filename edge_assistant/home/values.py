@@ -21,6 +21,7 @@ MAX_TEXT = 128
 
 _NUMBER = re.compile(r"[-+]?\d{1,18}(\.\d{1,18})?")
 _BOOLEANS = {"true": True, "false": False}
+_LOST = frozenset({"unavailable", "unknown"})
 _SAME_STATE = {("person", "not home"): "away"}
 
 
@@ -52,6 +53,11 @@ def canonical_state(kind: Kind, value: Value) -> Value:
     if kind.domain == "binary_sensor" and word in {"on", "off"}:
         return kind.states[word == "off"]
     return _SAME_STATE.get((kind.domain, word), value)
+
+
+def is_lost(state: str | None) -> bool:
+    """Return whether a state is Home Assistant's word for a device that cannot be reached: it says nothing of it."""
+    return state is not None and same(state) in _LOST
 
 
 def same(text: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from edge_assistant.home.kinds import UNITS, Kind
 from edge_assistant.home.registry import Device, as_words
-from edge_assistant.home.values import canonical_state, same
+from edge_assistant.home.values import canonical_state, is_lost, same
 
 MOST_CHOICES = 3
 """Devices that a question back lists; with more it asks by the word alone."""
@@ -98,12 +98,19 @@ def states(devices: Sequence[Device], home: Iterable[Device], wanted: str | None
     if len(devices) == 1:
         return sentence(report(devices[0], home))
     silent = [device for device in devices if device.state is None and device.kind.states]
-    heard = [device for device in devices if device not in silent]
+    lost = [device for device in devices if is_lost(device.state) and _is_aside(device, wanted)]
+    heard = [device for device in devices if device not in silent and device not in lost]
     parts = [_said(heard, home, wanted)] if heard else []
+    parts += [sentence(f"{phrase(device, home)} is {device.state}") for device in lost]
     if silent:
         verb = "has" if len(silent) == 1 else "have"
         parts.append(sentence(f"{join([phrase(device, home) for device in silent])} {verb} not reported yet"))
     return " ".join(parts)
+
+
+def _is_aside(device: Device, wanted: str | None) -> bool:
+    """Return whether a lost device is spoken of by itself: where it would count as not open, or as a number."""
+    return not device.kind.states if wanted is None else not is_lost(wanted)
 
 
 def _said(devices: Sequence[Device], home: Sequence[Device], wanted: str | None) -> str:
@@ -201,7 +208,7 @@ def _is(device: Device, count: int, state: str | None = None) -> str:
 
 
 def _with_unit(device: Device) -> str:
-    unit = device.unit or device.kind.unit
+    unit = None if is_lost(device.state) else device.unit or device.kind.unit
     return f"{device.state} {unit}" if unit else str(device.state)
 
 
@@ -230,5 +237,5 @@ def _is_in(device: Device, wanted: str) -> bool:
         return False
     now = same(device.state)
     if same(wanted) == "on" and "off" in device.kind.states and "on" not in device.kind.states:
-        return now != "off"
+        return now != "off" and not is_lost(now)
     return now == same(as_words(canonical_state(device.kind, wanted)))

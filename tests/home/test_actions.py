@@ -160,6 +160,8 @@ def test_what_the_home_does_not_list_is_refused_by_name(home, slots, words):
         ("climate", "state", "on", "heat", True),
         ("climate", "state", "on", "off", False),
         ("media_player", "state", "on", "paused", True),
+        ("media_player", "state", "on", "unavailable", False),
+        ("climate", "state", "on", "Unknown", False),
         ("vacuum", "state", "docked", "returning", True),
         ("vacuum", "state", "cleaning", "returning", False),
         ("cover", "state", "closed", "closing", True),

@@ -37,6 +37,36 @@ def test_every_window_in_the_state_is_named_and_counted(windows, wanted):
     assert all(phrase(device, home) in listed for device in home if device.state == wanted)
 
 
+@pytest.mark.parametrize("lost", ["unavailable", "unknown"])
+def test_a_device_that_cannot_be_reached_counts_as_nothing(make_device, lost):
+    windows = [
+        make_device(area, "window", "binary_sensor", state, "window")
+        for area, state in (("hall", "closed"), ("kitchen", "closed"), ("bath", lost))
+    ]
+    assert states(windows, windows, "open") == f"None of the 2 windows is open. The bath window is {lost}."
+    assert states(windows, windows, "closed").startswith("Both windows are closed: the hall window and the kitchen")
+    assert states(windows, windows, "closed").endswith(f" The bath window is {lost}.")
+    assert states(windows, windows, lost) == f"1 of 3 windows is {lost}: the bath window."
+
+
+def test_a_player_that_cannot_be_reached_is_not_on(make_device):
+    players = [
+        make_device("hall", name, "media_player", state) for name, state in (("tv", "off"), ("hi-fi", "unknown"))
+    ]
+    assert states(players, players, "on") == "The tv is off. The hi-fi is unknown."
+
+
+def test_a_sensor_that_cannot_be_reached_measures_nothing(make_device):
+    sensors = [
+        make_device(area, "sensor", "sensor", state, "temperature")
+        for area, state in (("hall", 20), ("kitchen", 22), ("bath", "unavailable"))
+    ]
+    said = states(sensors, sensors)
+    assert said.startswith("The 2 temperature sensors report 21 °C on average: ")
+    assert said.endswith(" The sensor in the bath is unavailable.")
+    assert states(sensors[2:], sensors) == "The sensor in the bath reports unavailable."
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.word)
 def test_every_kind_can_be_spoken_of_alone_together_and_silent(kind):
     state = kind.states[0] if kind.states else 7
