@@ -134,14 +134,15 @@ def _matching(devices: Sequence[Device], home: Sequence[Device], wanted: str) ->
     if not yes:
         return sentence(f"none of the {_count(devices)} {_is(devices[0], 1, wanted)}")
     if not no:
-        return _all(devices, home)
+        return _all(devices, home, wanted if len({same(device.state or "") for device in devices}) > 1 else None)
     but = f", but not {_names(no, home, 'or')}" if len(no) <= min(3, len(yes) - 1) else ""
     return sentence(f"{len(yes)} of {_count(devices)} {_is(yes[0], len(yes), wanted)}: {_names(yes, home)}{but}")
 
 
-def _all(devices: Sequence[Device], home: Sequence[Device]) -> str:
+def _all(devices: Sequence[Device], home: Sequence[Device], state: str | None = None) -> str:
+    """Say that all are in one state, by default the first one's own."""
     count = f"both {_noun(devices)}" if len(devices) == 2 else f"all {_count(devices)}"
-    return sentence(f"{count} {_is(devices[0], len(devices))}: {_names(devices, home)}")
+    return sentence(f"{count} {_is(devices[0], len(devices), state)}: {_names(devices, home)}")
 
 
 def _by_state(devices: Sequence[Device], home: Sequence[Device]) -> str:

@@ -37,6 +37,18 @@ def test_every_window_in_the_state_is_named_and_counted(windows, wanted):
     assert all(phrase(device, home) in listed for device in home if device.state == wanted)
 
 
+def test_what_is_on_in_different_ways_is_not_said_to_be_in_the_first_ones(make_device):
+    players = [
+        make_device("hall", name, "media_player", state) for name, state in (("tv", "playing"), ("hi-fi", "paused"))
+    ]
+    assert states(players, players, "on") == "Both media players are on: the tv and the hi-fi."
+    thermostats = [
+        make_device(area, "heating", "climate", state) for area, state in (("hall", "heat"), ("bath", "cool"))
+    ]
+    assert states(thermostats, thermostats, "on").startswith("Both thermostats are on: ")
+    assert states(thermostats[:1] * 2, thermostats, "on").startswith("Both thermostats are set to heat: ")
+
+
 @pytest.mark.parametrize("lost", ["unavailable", "unknown"])
 def test_a_device_that_cannot_be_reached_counts_as_nothing(make_device, lost):
     windows = [
