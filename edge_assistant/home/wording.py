@@ -20,6 +20,9 @@ from edge_assistant.home.values import canonical_state, is_lost, same
 MOST_CHOICES = 3
 """Devices that a question back lists; with more it asks by the word alone."""
 
+_WHOLE_FROM = 1000
+"""From here on a sum or mean is said without decimals; four digits do below."""
+
 _SENSES = {"motion": "motion", "occupancy": "somebody", "smoke": "smoke", "gas": "gas"}
 """Kinds that detect what their word names."""
 
@@ -118,7 +121,7 @@ def _said(devices: Sequence[Device], home: Sequence[Device], wanted: str | None)
         return sentence(report(devices[0], home))
     if wanted is not None:
         return _matching(devices, home, wanted)
-    if len({device.kind for device in devices}) > 1:
+    if len({(device.kind, device.unit or device.kind.unit) for device in devices}) > 1:
         return sentence("; ".join(report(device, home) for device in devices))
     if all(device.state is None for device in devices):
         return sentence(f"there are {_count(devices)}: {_names(devices, home)}")
@@ -164,7 +167,8 @@ def _measured(devices: Sequence[Device], home: Sequence[Device]) -> str:
     total = sum(values.values())
     unit = ranked[0].unit or ranked[0].kind.unit
     adds_up = ranked[0].kind.word in {"power", "energy", "todo"}
-    figure = f"{total if adds_up else total / len(ranked):.4g}{' ' + unit if unit else ''}"
+    value = total if adds_up else total / len(ranked)
+    figure = f"{f'{value:.0f}' if abs(value) >= _WHOLE_FROM else f'{value:.4g}'}{' ' + unit if unit else ''}"
     how = "in all" if adds_up else "on average"
     return sentence(f"the {_count(ranked)} report {figure} {how}: {join(each)}")
 

@@ -49,6 +49,23 @@ def test_what_is_on_in_different_ways_is_not_said_to_be_in_the_first_ones(make_d
     assert states(thermostats[:1] * 2, thermostats, "on").startswith("Both thermostats are set to heat: ")
 
 
+@pytest.mark.parametrize(
+    ("values", "figure"),
+    [((12000, 345.6), "12346 W"), ((999.9, 0.2), "1000 W"), ((0.5, 0.25), "0.75 W"), ((-9000, -8000), "-17000 W")],
+)
+def test_a_sum_is_written_in_full(make_device, values, figure):
+    meters = [make_device(area, "meter", "sensor", value, "power") for area, value in zip("ab", values, strict=True)]
+    assert states(meters, meters).startswith(f"The 2 power sensors report {figure} in all: ")
+
+
+def test_measures_in_different_units_are_not_added(make_device):
+    meters = [
+        make_device("hall", "meter", "sensor", 900, "power"),
+        make_device("cellar", "heat pump", "sensor", 2, "power", unit="kW"),
+    ]
+    assert states(meters, meters) == "The meter reports 900 W; the heat pump reports 2 kW."
+
+
 @pytest.mark.parametrize("lost", ["unavailable", "unknown"])
 def test_a_device_that_cannot_be_reached_counts_as_nothing(make_device, lost):
     windows = [
