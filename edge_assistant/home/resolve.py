@@ -62,8 +62,8 @@ _MATCHES: Mapping[str, Matcher] = {
 
 
 def target_of(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Return the slots that say which devices are meant, those that are empty left out."""
-    return {slot: str(arguments[slot]) for slot in TARGET_SLOTS if arguments.get(slot)}
+    """Return the slots that say which devices are meant, those that hold no word left out."""
+    return {slot: str(arguments[slot]) for slot in TARGET_SLOTS if same(str(arguments.get(slot) or ""))}
 
 
 def resolve(devices: Iterable[Device], target: Mapping[str, str]) -> list[Device]:

@@ -195,6 +195,14 @@ def test_the_only_lock_is_not_opened_where_no_lock_is_said(make_device, slots):
         check_unlocking(call, planned)
 
 
+@pytest.mark.parametrize("blank", ["", " ", "_", " _ "])
+@pytest.mark.parametrize("slot", ["name", "floor", "domain", "device_class"])
+def test_a_slot_without_a_word_says_no_kind(make_device, slot, blank):
+    """Of what has no class, a heating and a cover as well, a class without a word was that of all."""
+    yard = [make_device("yard", name, name) for name in ("light", "cover", "climate", "vacuum")]
+    assert writes(Home(yard), "HassTurnOn", area="yard", **{slot: blank}) == [("yard", "light", "state", "on")]
+
+
 @pytest.mark.parametrize("tool", ["HassTurnOn", "HassTurnOff"])
 @pytest.mark.parametrize(("domain", "device_class"), [("cover", "garage"), ("lock", None), ("vacuum", None)])
 def test_what_is_not_everyday_has_to_be_named_even_where_it_is_alone(make_device, tool, domain, device_class):
