@@ -180,9 +180,12 @@ def _commanded(call: ToolCall, home: Home) -> Sequence[Device]:
     target = target_of(call.arguments)
     domains = {command.domain for command in COMMANDS if command.tool == call.name}
     try:
-        able = resolve((device for device in home if device.domain in domains), target)
+        found = resolve((device for device in home if device.domain in domains), target)
     except UnknownDeviceError:
-        raise CallError(_unable(call, resolve(home, target))) from None
+        found = []
+    able = [device for device in found if device.domain in domains]  # not the thermometer inside a thermostat
+    if not able:
+        raise CallError(_unable(call, resolve(home, target)))
     if len(able) > 1 and ("name" in target or not target):
         raise CallError(which(able, target.get("name", "device")))
     if not target.keys() & {"name", "domain", "device_class"} and len(domains) > 1:

@@ -120,6 +120,12 @@ def test_a_call_becomes_writes(home, tool, slots, expected):
         ("HassClimateSetTemperature", {}, "needs a value for temperature"),
         ("HassSetPosition", {"name": "blind", "position": "half"}, "a number"),
         ("HassTurnOn", {"name": "ceiling light", "colour": "red"}, "takes no colour"),
+        (
+            "HassTurnOff",
+            {"area": "hall", "device_class": "temperature"},
+            r"^The heating cannot do that: HassTurnOff is not for a temperature\.$",
+        ),
+        ("HassTurnOff", {"name": "thermometer"}, r"^Such a device cannot do that: HassTurnOff is not for a temp"),
         ("HassTurnOn", {"name": 7}, "has to be text"),
         ("HassSelfDestruct", {}, "no way to do"),
     ],
