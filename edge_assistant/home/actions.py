@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,6 +64,9 @@ COMMANDS: tuple[Command, ...] = (
 
 EVERYDAY = frozenset({"light", "switch", "fan", "media_player"})
 """What "everything in the kitchen" switches: a lock or a garage door has to be meant by name or kind."""
+
+_ENTRANCES = {"garage", "gate", "door"}
+"""Covers that "everything in the yard to 50 %" does not move, though that tool is for covers alone."""
 
 _SWITCHED_BY = {"brightness", "color", "speed"}
 """Properties that say on or off as well: a level of 0 is off, and anything else turns on what is off."""
@@ -188,11 +191,15 @@ def _commanded(call: ToolCall, home: Home) -> Sequence[Device]:
         raise CallError(_unable(call, resolve(home, target)))
     if len(able) > 1 and ("name" in target or not target):
         raise CallError(which(able, target.get("name", "device")))
-    if not target.keys() & {"name", "domain", "device_class"} and len(domains) > 1:
-        able = [device for device in able if device.domain in EVERYDAY]
+    if not target.keys() & {"name", "domain", "device_class"}:
+        able = [device for device in able if _need_not_be_named(device, domains)]
         if not able:
             raise CallError("Which device do you mean?")
     return able
+
+
+def _need_not_be_named(device: Device, domains: Set[str]) -> bool:
+    return device.domain in EVERYDAY if len(domains) > 1 else device.device_class not in _ENTRANCES
 
 
 def _unable(call: ToolCall, found: Sequence[Device]) -> str:

@@ -218,6 +218,19 @@ def test_what_is_not_everyday_has_to_be_named_even_where_it_is_alone(make_device
     assert plan(ToolCall(tool, {}), Home([make_device("yard", "lamp", "light")]))
 
 
+@pytest.mark.parametrize("slots", [{}, {"area": "yard"}, {"floor": "ground floor"}])
+@pytest.mark.parametrize("device_class", ["garage", "gate", "door"])
+def test_a_garage_door_is_not_moved_by_percent_where_it_is_not_named(make_device, slots, device_class):
+    entrance = make_device("yard", "it", "cover", "closed", device_class, floor="ground floor")
+    with pytest.raises(CallError, match="Which device do you mean"):
+        plan(ToolCall("HassSetPosition", {"position": 100, **slots}), Home([entrance]))
+    assert plan(ToolCall("HassSetPosition", {"position": 100, "device_class": device_class}), Home([entrance]))
+    if slots:
+        blind = make_device("yard", "blind", "cover", "open", "blind", floor="ground floor")
+        both = Home([entrance, blind])
+        assert writes(both, "HassSetPosition", position=100, **slots) == [("yard", "blind", "position", 100)]
+
+
 @pytest.mark.parametrize("slots", [{"domain": "lock"}, {"device_class": "lock"}, {"domain": "lock", "area": "hall"}])
 def test_locks_open_by_their_kind(home, slots):
     call = ToolCall("HassTurnOff", slots)
