@@ -340,7 +340,7 @@ class Assistant:
             return self._model.count(messages(chosen), tools) <= budget
 
         count = as_many_as_fit(shown.devices, fits)
-        while count < shown.mentioned and history:
+        while history and (count < shown.mentioned or not (count or fits(()))):
             history = history[1:]
             count = as_many_as_fit(shown.devices, fits)
         return messages(shown.devices[:count])

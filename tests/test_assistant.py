@@ -145,6 +145,16 @@ async def test_an_adapter_is_that_of_one_question_and_an_unknown_one_leaves_no_t
     assert [len(prompt) for prompt in model.prompts] == [2, 4, 6, 8]
 
 
+@pytest.mark.parametrize("home", [Home(), a_home()])
+async def test_a_long_conversation_drops_turns_for_a_question_that_mentions_nothing(scripted_model, home):
+    model = scripted_model(lambda text: 400 * "x", capacity=800)
+    assistant = make(model, home, max_tokens=100)
+    for _ in range(9):
+        await assistant.answer(Ask("and then?", session="a"))
+    *_, last = model.prompts
+    assert len(last) == 2 + 2 * 5  # as many turns as fit, each whole; session_turns is 6
+
+
 async def test_call_ids_go_on_through_a_session(scripted_model):
     assistant = make(scripted_model(lambda text: {"HassTurnOn": {"name": "lamp"}, "HassTurnOff": {"name": "lamp"}}))
     ids = []
