@@ -35,6 +35,7 @@ from edge_assistant.home.relevant import as_many_as_fit, in_home_order, relevant
 from edge_assistant.home.said import legible
 from edge_assistant.home.timers import Timer, Timers
 from edge_assistant.home.tools import TOOLS
+from edge_assistant.text.instruct import InstructFormat
 from edge_assistant.text.messages import Assistant as AssistantMessage
 from edge_assistant.text.messages import Message, System, Tool, ToolCall, ToolResult, User, spoken
 
@@ -213,7 +214,8 @@ class Assistant:
         self._threads = ThreadPoolExecutor(_MOST_THREADS, "turn")
         spec = model.manifest.assistant
         self._system = System(spec.system if spec else SYSTEM)
-        self._tools = TOOLS if model.manifest.instruct else ()
+        instruct = model.manifest.instruct
+        self._tools = TOOLS if instruct and InstructFormat.named(instruct).knows_tools else ()
 
     async def answer(
         self,

@@ -86,6 +86,15 @@ async def test_with_a_schema_no_tool_is_offered_and_the_answer_is_held_to_it(scr
     )
 
 
+async def test_a_model_whose_format_knows_no_tools_answers_in_text(tiny_bundle):
+    from edge_assistant.text.chat import ChatModel
+
+    with ChatModel.load(tiny_bundle(instruct="v1"), EngineSettings()) as model:
+        answer = await make(model, Home()).answer(Ask("?", max_tokens=1))
+    assert not answer.calls
+    assert answer.usage.completion_tokens == 1
+
+
 async def test_half_an_answer_to_a_schema_is_an_error_and_is_not_remembered(scripted_model):
     model = scripted_model(lambda text: "true")
     assistant, cancel = make(model), threading.Event()

@@ -83,6 +83,11 @@ class InstructFormat:
         return INST not in self.controls
 
     @property
+    def knows_tools(self) -> bool:
+        """Whether a model can be told of tools and call them."""
+        return self.results != "none"
+
+    @property
     def keeps_tool_rounds(self) -> bool:
         """Whether calls and results before the last user turn are still in the prompt."""
         return self.results != "named"
@@ -138,7 +143,7 @@ class InstructFormat:
                     yield from self._result(turn, _tool_name(turn, turns[:index]), in_history=index < users[-1])
 
     def _refuse_unknown(self, turns: Sequence[Message], tools: Sequence[Tool], *, last_user: int) -> None:
-        if tools and self.results == "none":
+        if tools and not self.knows_tools:
             raise ConversationError(last_user + 1, "user", f"the format {self.name} knows no tools")
         for index, turn in enumerate(turns):
             if isinstance(turn, Assistant) and turn.calls:
@@ -148,7 +153,7 @@ class InstructFormat:
 
     def _unknown(self, turn: Assistant, *, answered: bool) -> str | None:
         """Return what this format cannot do that the calls of the turn would need, None where there is nothing."""
-        if self.results == "none":
+        if not self.knows_tools:
             return "knows no tools"
         if turn.text and not self.text_with_calls:
             return "holds text or calls in one turn, not both"
