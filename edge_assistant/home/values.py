@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 from edge_assistant.home.registry import as_words
@@ -61,6 +62,10 @@ def is_lost(state: str | None) -> bool:
 
 
 def same(text: str) -> str:
-    """Return what two spellings of one name share: case, underscores, spaces and a leading "the" do not count."""
-    words = text.replace("_", " ").casefold().split()
+    """Return what two spellings of one name share: case, underscores, spaces and a leading "the" do not count.
+
+    Nor does whether an umlaut is one character or a letter and its dots, as some systems write it.
+    """
+    folded = unicodedata.normalize("NFD", text.replace("_", " ")).casefold()
+    words = unicodedata.normalize("NFC", folded).split()
     return " ".join(words[1:] if len(words) > 1 and words[0] == "the" else words)

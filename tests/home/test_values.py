@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_assistant.home.kinds import KINDS, kind_of
 from edge_assistant.home.registry import Device, as_words, describe
+from edge_assistant.home.resolve import resolve
 from edge_assistant.home.values import MAX_TEXT, canonical_state, one_line, read_value, same
 
 
@@ -73,3 +76,15 @@ def test_home_assistants_words_become_the_kinds(names, reported, state):
 @pytest.mark.parametrize("spelling", ["Living_Room", "living  room", "the living room", "LIVING ROOM"])
 def test_spellings_that_are_the_same(spelling):
     assert same(spelling) == "living room"
+
+
+@given(st.text())
+def test_letters_with_marks_are_the_same_however_they_are_written(text):
+    written = {same(unicodedata.normalize(form, text)) for form in ("NFC", "NFD")}
+    assert written == {same(text)}
+
+
+@pytest.mark.parametrize(("listed", "said"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_lamp_with_an_umlaut_is_found(listed, said):
+    lamp = Device("Küche", unicodedata.normalize(listed, "Küchenlampe"), "light")
+    assert resolve([lamp], {"name": unicodedata.normalize(said, "küchenlampe")}) == [lamp]
