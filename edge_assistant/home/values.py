@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from edge_assistant.home.registry import as_words
@@ -22,6 +23,8 @@ MAX_TEXT = 128
 
 _NUMBER = re.compile(r"[-+]?\d{1,18}(\.\d{1,18})?")
 _BOOLEANS = {"true": True, "false": False}
+_SPELLINGS = 1 << 14
+"""Texts whose spelling is kept: an answer about a large home compares each name with every other."""
 _LOST = frozenset({"unavailable", "unknown"})
 _SAME_STATE = {("person", "not home"): "away"}
 
@@ -61,6 +64,7 @@ def is_lost(state: str | None) -> bool:
     return state is not None and same(state) in _LOST
 
 
+@lru_cache(_SPELLINGS)
 def same(text: str) -> str:
     """Return what two spellings of one name share: case, underscores, spaces and a leading "the" do not count.
 

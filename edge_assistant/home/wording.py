@@ -74,7 +74,8 @@ def phrase(device: Device, home: Iterable[Device]) -> str:
         return the(device.name)
     if same(device.name) == device.kind.word:
         return the(f"{device.area} {_noun([device])}")
-    shared = sum(same(other.name) == same(device.name) for other in home) > 1
+    name = same(device.name)
+    shared = sum(same(other.name) == name for other in home) > 1
     return f"{the(device.name)} in {the(device.area)}" if shared else the(device.name)
 
 
