@@ -21,7 +21,7 @@ _UNLOCK = r"(?:unlock|unbolt|unlatch|unbar|unseal|unfasten|releas)"
 _UNLOCKING = re.compile(rf"\b{_UNLOCK}")
 _CLOSING = re.compile(r"\b(?:close|closes|closed|closing|shut|shuts|shutting)\b")
 _FORBIDDING = re.compile(rf"\b(?:don['\u2019]?t|do not|never)\s+(?:ever\s+)?(?:open|{_UNLOCK})")
-_ASKING = re.compile(r"\W*(?:why|who|when|where|which|how|is|are|was|were|did|does|has)\b")
+_ASKING = re.compile(r"\W*(?:why|who|when|where|which|(?:what|how)(?!\s+about)|is|are|was|were|did|does|has)\b")
 
 
 def check_meant(said: str, writes: Sequence[Write]) -> None:

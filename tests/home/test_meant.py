@@ -26,6 +26,7 @@ def unlock(home):
         "dont open the front door",
         "why is the front door unlocked?",
         "is the front door unlocked?",
+        "what does it take to unlock the front door?",
         "open the blind and close the front door",
     ],
 )
@@ -48,6 +49,9 @@ def test_what_means_another_thing_opens_no_lock(said, unlock):
         "do you mind unlocking it",
         "have the front door unlocked",
         "turn off the front door",
+        "how about the front door?",
+        "and what about the front door?",
+        "what about the front door?",
         "schlie\u00df die Haust\u00fcr auf",
         "",
     ],
