@@ -28,6 +28,7 @@ from uuid import uuid4
 from edge_assistant.engine import Claim, Constraint, Priority, SamplingParams, Usage
 from edge_assistant.errors import IncompleteAnswerError
 from edge_assistant.home.actions import Actuator
+from edge_assistant.home.meant import Said
 from edge_assistant.home.outcomes import CallOutcome
 from edge_assistant.home.perform import Performer
 from edge_assistant.home.registry import Device, Home, describe
@@ -183,6 +184,13 @@ class _Session:
             self.turns.popleft()
             sizes.popleft()
 
+    def said(self, text: str) -> Said:
+        """Return a question with the turn before it."""
+        if not self.turns:
+            return Said(text)
+        first, *_, last = self.turns[-1]
+        return Said(text, spoken([first]), spoken([last]))
+
     def numbered(self, calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
         """Return the calls with ids of this conversation: `call00001`, ..."""
         start = self.calls
@@ -249,7 +257,7 @@ class Assistant:
             if ask.schema is not None and reply.finish_reason != "stop":
                 raise IncompleteAnswerError(reply.message.text, reply.finish_reason, reply.usage.completion_tokens)
             calls = session.numbered(reply.message.calls)
-            outcomes = await self._performer.perform(calls, ask.text)
+            outcomes = await self._performer.perform(calls, session.said(ask.text))
             text = " ".join(outcome.text for outcome in outcomes) if outcomes else reply.message.text.strip() or EMPTY
             if outcomes and on_text:
                 on_text(text)

@@ -63,6 +63,23 @@ async def test_a_command_is_carried_out_and_then_said_to_be_done(scripted_model)
     assert [(outcome.status, outcome.call.id) for outcome in answer.calls] == [("done", "call00001")]
 
 
+async def test_a_lock_is_not_opened_by_a_name_that_follows_on_closing(scripted_model):
+    model = scripted_model(lambda text: {"HassTurnOff": {"name": "door" if "close" in text else "front door"}})
+    assistant = make(model)
+    asked = await assistant.answer(Ask("close the door", session="a"))
+    answer = await assistant.answer(Ask("the front door", session="a"))
+    assert asked.text == "Which one: the front door in the hall?"
+    assert answer.text == "I leave the front door as it is. To open it, say unlock."
+    assert [call.status for call in answer.calls] == ["refused"]
+    assert (await assistant.answer(Ask("unlock the front door", session="a"))).calls[0].status == "done"
+
+
+async def test_yes_to_nothing_moves_nothing(scripted_model):
+    assistant = make(scripted_model(lambda text: {"HassTurnOn": {"name": "lamp"}}))
+    for _ in range(2):
+        assert (await assistant.answer(Ask("yes", session="a"))).text == "I asked nothing. Say what to do."
+
+
 async def test_a_call_on_what_the_home_does_not_list_is_refused_in_words(scripted_model):
     answer = await make(scripted_model(lambda text: {"HassTurnOn": {"name": "sauna"}})).answer(Ask("warm up the sauna"))
     assert answer.text == "There is no sauna."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_assistant.errors import CallError, UnknownDeviceError
 from edge_assistant.home.actions import Actuator, Write, check_arguments, check_unlocking, plan
-from edge_assistant.home.meant import check_meant
+from edge_assistant.home.meant import Said, check_meant
 from edge_assistant.home.outcomes import CallOutcome, Result, outcome
 from edge_assistant.home.resolve import resolve, target_of
 from edge_assistant.home.wording import states
@@ -28,20 +28,20 @@ class Performer:
         self._actuator = actuator
         self._timers = timers
 
-    async def perform(self, calls: Sequence[ToolCall], said: str) -> tuple[CallOutcome, ...]:
+    async def perform(self, calls: Sequence[ToolCall], said: Said) -> tuple[CallOutcome, ...]:
         """Carry the calls of one turn out, in which that was said.
 
         Commands leave in their order, their devices are waited for together.
         """
         return tuple(await asyncio.gather(*(self._perform(call, said) for call in calls)))
 
-    async def _perform(self, call: ToolCall, said: str) -> CallOutcome:
+    async def _perform(self, call: ToolCall, said: Said) -> CallOutcome:
         try:
             return await self._carried_out(call, said)
         except (CallError, UnknownDeviceError) as error:
             return CallOutcome(call, "refused", str(error))
 
-    async def _carried_out(self, call: ToolCall, said: str) -> CallOutcome:
+    async def _carried_out(self, call: ToolCall, said: Said) -> CallOutcome:
         match call.name:
             case "HassGetState":
                 return self._state(call)

@@ -6,7 +6,7 @@ import pytest
 
 from edge_assistant.errors import CallError
 from edge_assistant.home.actions import Write
-from edge_assistant.home.meant import check_meant
+from edge_assistant.home.meant import Said, check_meant
 
 
 @pytest.fixture
@@ -28,11 +28,14 @@ def unlock(home):
         "is the front door unlocked?",
         "what does it take to unlock the front door?",
         "open the blind and close the front door",
+        "turn off the front door light",
+        "turn off the hall front door lamps, please",
+        "switch off the main entrance camera",
     ],
 )
 def test_what_means_another_thing_opens_no_lock(said, unlock):
     with pytest.raises(CallError, match=r"^I leave the front door as it is\. To open it, say unlock\.$"):
-        check_meant(said, unlock)
+        check_meant(Said(said), unlock)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,8 @@ def test_what_means_another_thing_opens_no_lock(said, unlock):
         "do you mind unlocking it",
         "have the front door unlocked",
         "turn off the front door",
+        "open the front door lock",
+        "turn off the front door light and the front door",
         "how about the front door?",
         "and what about the front door?",
         "what about the front door?",
@@ -57,15 +62,42 @@ def test_what_means_another_thing_opens_no_lock(said, unlock):
     ],
 )
 def test_what_can_mean_it_opens(said, unlock):
-    check_meant(said, unlock)
+    check_meant(Said(said), unlock)
 
 
 @pytest.mark.parametrize("value", ["locked", "closed", "open"])
 def test_nothing_else_is_held_back(home, value):
-    check_meant("shut it", [Write(home.get("garden", "gate"), "state", value)])
-    check_meant("shut it", [Write(home.get("hall", "front door"), "state", "locked")])
+    check_meant(Said("shut it"), [Write(home.get("garden", "gate"), "state", value)])
+    check_meant(Said("shut it"), [Write(home.get("hall", "front door"), "state", "locked")])
 
 
 def test_several_locks_are_said(home, unlock):
     with pytest.raises(CallError, match=r"^I leave the front door and the shed lock as they are\. To open"):
-        check_meant("close both", [*unlock, Write(home.get("garden", "shed lock"), "state", "unlocked")])
+        check_meant(Said("close both"), [*unlock, Write(home.get("garden", "shed lock"), "state", "unlocked")])
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [("close the blinds", "and the front door"), ("is the shed lock locked?", "and the front door"), ("shut it", "it")],
+)
+def test_what_was_said_before_counts_where_no_opening_is_said(before, said, unlock):
+    with pytest.raises(CallError, match="say unlock"):
+        check_meant(Said(said, before), unlock)
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [("unlock the shed", "and the front door"), ("is it locked?", "open it"), ("shut it", "unlock it")],
+)
+def test_opening_it_after_something_else_is_meant(before, said, unlock):
+    check_meant(Said(said, before), unlock)
+
+
+@pytest.mark.parametrize("said", ["yes", "No.", "ok, thanks!", "Hello", "yes please"])
+def test_a_bare_yes_does_nothing_where_nothing_was_asked(home, said):
+    write = [Write(home.get("garden", "gate"), "position", 30)]
+    for earlier in (Said(said), Said(said, "turn on the lamp", "Turned on the lamp.")):
+        with pytest.raises(CallError, match=r"^I asked nothing\. Say what to do\.$"):
+            check_meant(earlier, write)
+    check_meant(Said(said, "open it", "Which one: the gate in the garden?"), write)
+    check_meant(Said(f"{said} the gate"), write)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edge_assistant.home.meant import Said
 from edge_assistant.home.perform import Performer
 from edge_assistant.home.timers import Timers
 from edge_assistant.text.messages import ToolCall
@@ -25,7 +26,8 @@ class Obedient:
 
 async def perform(home, *calls, said="", deaf=(), on_the_way=None, timers=None):
     actuator = Obedient(home, deaf, on_the_way)
-    outcomes = await Performer(home, actuator, timers).perform([ToolCall(name, slots) for name, slots in calls], said)
+    made = [ToolCall(name, slots) for name, slots in calls]
+    outcomes = await Performer(home, actuator, timers).perform(made, Said(said))
     return [(outcome.status, outcome.text) for outcome in outcomes], actuator.sent
 
 
@@ -108,7 +110,7 @@ async def test_of_several_blinds_those_closed_and_those_closing_are_told_apart(h
             return await super().set(device, property_name, value)
 
     call = ToolCall("HassTurnOff", {"domain": "blind"})
-    (outcome,) = await Performer(home, Slow(home), None).perform([call], "")
+    (outcome,) = await Performer(home, Slow(home), None).perform([call], Said(""))
     assert outcome.text == "Closed the bath blind. The bedroom blind is closing."
 
 
