@@ -65,7 +65,7 @@ COMMANDS: tuple[Command, ...] = (
 EVERYDAY = frozenset({"light", "switch", "fan", "media_player"})
 """What "everything in the kitchen" switches: a lock or a garage door has to be meant by name or kind."""
 
-_ENTRANCES = {"garage", "gate", "door"}
+ENTRANCES = frozenset({"garage", "gate", "door"})
 """Covers that "everything in the yard to 50 %" does not move, though that tool is for covers alone."""
 
 _SWITCHED_BY = {"brightness", "color", "speed"}
@@ -199,7 +199,7 @@ def _commanded(call: ToolCall, home: Home) -> Sequence[Device]:
 
 
 def _need_not_be_named(device: Device, domains: Set[str]) -> bool:
-    return device.domain in EVERYDAY if len(domains) > 1 else device.device_class not in _ENTRANCES
+    return device.domain in EVERYDAY if len(domains) > 1 else device.device_class not in ENTRANCES
 
 
 def _unable(call: ToolCall, found: Sequence[Device]) -> str:

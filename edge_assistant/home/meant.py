@@ -2,10 +2,10 @@
 
 One tool closes covers and unlocks locks, so a model that hears "shut the front door" or "turn off the front door light"
 may well unlock it, and one that hears "yes" moves what comes to its mind. What was said is looked at once more
-therefore: words of closing without one of unlocking, "don't open", a question why or whether, and a name that goes on
-(`front door light`) unlock nothing; a bare "yes" does nothing where the answer before asked nothing. Where the words
-say neither opening nor unlocking, those of the turn before count as well ("close the blinds", "and the front door").
-The words are English; in other languages nothing is held back.
+therefore: words of closing without one of unlocking, "don't open", and a question why or whether unlock nothing; a name
+that goes on (`front door light`) opens nothing, nor does it a garage door; a bare "yes" does nothing where the answer
+before asked nothing. Where the words say neither opening nor unlocking, those of the turn before count as well ("turn
+off the lamp", "and the front door"). The words are English; in other languages nothing is held back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_assistant.errors import CallError
+from edge_assistant.home.actions import ENTRANCES
 from edge_assistant.home.kinds import KINDS
 from edge_assistant.home.resolve import names_of
 from edge_assistant.home.values import same
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
 _UNLOCK = r"(?:unlock|unbolt|unlatch|unbar|unseal|unfasten|releas)"
 _UNLOCKING = re.compile(rf"\b{_UNLOCK}")
 _OPENING = re.compile(rf"\b(?:open|{_UNLOCK})")
-_CLOSING = re.compile(r"\b(?:close|closes|closed|closing|shut|shuts|shutting)\b")
+_CLOSING = re.compile(r"\b(?:close|closes|closed|closing|shut|shuts|shutting|stop|lock (?:the|my|our|it|up))\b")
+_GOING_ON = re.compile(r"\W*(?:and|also|plus|then|same|likewise|(?:what|how) about)\b")
 _FORBIDDING = re.compile(rf"\b(?:don['\u2019]?t|do not|never)\s+(?:ever\s+)?(?:open|{_UNLOCK})")
 _ASKING = re.compile(r"\W*(?:why|who|when|where|which|(?:what|how)(?!\s+about)|is|are|was|were|did|does|has)\b")
 _BARE = re.compile(r"\W*(?:(?:yes|yeah|yep|no|nope|ok|okay|sure|please|thanks|thank you|hello|hi|hm+)\W*)+")
 
-_ENTRANCES = {"lock", "door", "gate", "garage"}
 _THINGS = "|".join(
     re.escape(word) + "s?"
     for kind in KINDS
-    if kind.word not in _ENTRANCES
+    if kind.word not in {"lock", *ENTRANCES}
     for word in (kind.word, *kind.called, "camera", "bell", "alarm", "sensor")
 )
 
@@ -55,11 +56,24 @@ def check_meant(said: Said, writes: Sequence[Write]) -> None:
     """Raise CallError, which says how to ask for it, where what was said cannot mean these writes."""
     if _BARE.fullmatch(said.text.casefold()) and not said.answer.endswith("?"):
         raise CallError("I asked nothing. Say what to do.")
-    locks = [write.device for write in writes if write.device.domain == "lock" and write.value == "unlocked"]
-    text = same(said.text) if _OPENING.search(same(said.text)) else same(f"{said.before} {said.text}")
-    if held := locks if _means_another_thing(text) else [lock for lock in locks if _goes_on(lock, same(said.text))]:
+    opened = [write.device for write in writes if _opens(write)]
+    locks = [device for device in opened if device.domain == "lock"]
+    text, before = same(said.text), same(said.before)
+    if _OPENING.search(text) is None:
+        locks_stay = _means_another_thing(f"{before} {text}") or (_GOING_ON.match(text) and not _OPENING.search(before))
+    else:
+        locks_stay = _means_another_thing(text)
+    if held := locks if locks_stay else [device for device in opened if _goes_on(device, text)]:
         it, it_is = ("it", "it is") if len(held) == 1 else ("them", "they are")
-        raise CallError(f"I leave {join([the(lock.name) for lock in held])} as {it_is}. To open {it}, say unlock.")
+        word = "unlock" if held[0].domain == "lock" else "open"
+        raise CallError(f"I leave {join([the(device.name) for device in held])} as {it_is}. To open {it}, say {word}.")
+
+
+def _opens(write: Write) -> bool:
+    if write.device.domain == "lock":
+        return write.value == "unlocked"
+    entrance = write.device.domain == "cover" and write.device.device_class in ENTRANCES
+    return entrance and write.value not in ("closed", 0)
 
 
 def _means_another_thing(said: str) -> bool:
@@ -67,8 +81,8 @@ def _means_another_thing(said: str) -> bool:
     return closing or _FORBIDDING.search(said) is not None or _ASKING.match(said) is not None
 
 
-def _goes_on(lock: Device, said: str) -> bool:
-    """Return whether the lock's name was said as the beginning of another thing's: `front door light`."""
-    names = "|".join(map(re.escape, sorted(names_of(lock), key=len, reverse=True)))
+def _goes_on(device: Device, said: str) -> bool:
+    """Return whether the device's name was said as the beginning of another thing's: `front door light`."""
+    names = "|".join(map(re.escape, sorted(names_of(device), key=len, reverse=True)))
     ends = [said[found.end() :] for found in re.finditer(rf"\b(?:{names})(?!\w)", said)]
     return bool(ends) and all(re.match(rf"\s+(?:{_THINGS})\b", end) for end in ends)
