@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from edge_assistant.home.actions import Write
     from edge_assistant.home.registry import Device
 
-_UNLOCK = r"(?:unlock|unbolt|unlatch|unbar|unseal|unfasten|releas)"
+_UNLOCK = r"(?:unlock|unbolt|unlatch|unbar|unseal|unfasten|undo|releas|revers|revert)"
 _UNLOCKING = re.compile(rf"\b{_UNLOCK}")
 _OPENING = re.compile(rf"\b(?:open|{_UNLOCK})")
 _CLOSING = re.compile(r"\b(?:close|closes|closed|closing|shut|shuts|shutting|stop|lock (?:the|my|our|it|up))\b")
 _GOING_ON = re.compile(r"\W*(?:and|also|plus|then|same|likewise|(?:what|how) about)\b")
 _FORBIDDING = re.compile(rf"\b(?:don['\u2019]?t|do not|never)\s+(?:ever\s+)?(?:open|{_UNLOCK})")
-_ASKING = re.compile(r"\W*(?:why|who|when|where|which|(?:what|how)(?!\s+about)|is|are|was|were|did|does|has)\b")
+_ASKING = re.compile(
+    r"\W*(?:why|who|when|where|which|(?:what|how)(?! about)"
+    r"|is(?! it possible)|are(?! you able)|was|were|did|does|has)\b"
+)
 _BARE = re.compile(r"\W*(?:(?:yes|yeah|yep|no|nope|ok|okay|sure|please|thanks|thank you|hello|hi|hm+)\W*)+")
 
 _THINGS = "|".join(
@@ -59,10 +62,9 @@ def check_meant(said: Said, writes: Sequence[Write]) -> None:
     opened = [write.device for write in writes if _opens(write)]
     locks = [device for device in opened if device.domain == "lock"]
     text, before = same(said.text), same(said.before)
-    if _OPENING.search(text) is None:
-        locks_stay = _means_another_thing(f"{before} {text}") or (_GOING_ON.match(text) and not _OPENING.search(before))
-    else:
-        locks_stay = _means_another_thing(text)
+    locks_stay = _means_another_thing(text)
+    if not locks_stay and not _OPENING.search(text):
+        locks_stay = _closes(before) or (bool(_GOING_ON.match(text)) and not _OPENING.search(before))
     if held := locks if locks_stay else [device for device in opened if _goes_on(device, text)]:
         it, it_is = ("it", "it is") if len(held) == 1 else ("them", "they are")
         word = "unlock" if held[0].domain == "lock" else "open"
@@ -77,8 +79,11 @@ def _opens(write: Write) -> bool:
 
 
 def _means_another_thing(said: str) -> bool:
-    closing = _CLOSING.search(said) is not None and _UNLOCKING.search(said) is None
-    return closing or _FORBIDDING.search(said) is not None or _ASKING.match(said) is not None
+    return _closes(said) or _FORBIDDING.search(said) is not None or _ASKING.match(said) is not None
+
+
+def _closes(said: str) -> bool:
+    return _CLOSING.search(said) is not None and _UNLOCKING.search(said) is None
 
 
 def _goes_on(device: Device, said: str) -> bool:

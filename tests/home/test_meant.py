@@ -52,6 +52,8 @@ def test_what_means_another_thing_opens_no_lock(said, unlock):
         "open the front door and the shutters",
         "don't leave the front door locked",
         "do you mind unlocking it",
+        "is it possible to unlock the front door?",
+        "are you able to open the front door",
         "have the front door unlocked",
         "turn off the front door",
         "open the front door lock",
@@ -95,6 +97,7 @@ def test_what_was_said_before_counts_where_no_opening_is_said(before, said, unlo
         ("unlock the shed", "and the front door"),
         ("open the shed", "how about the front door?"),
         ("is it locked?", "open it"),
+        ("lock the front door", "undo that"),
         ("shut it", "unlock it"),
     ],
 )
