@@ -38,7 +38,10 @@ def server(
 ) -> Iterator[subprocess.Popen[str]]:
     monkeypatch.setenv("EDGE_ASSISTANT_MQTT__PORT", "0")
     command = [sys.executable, "-m", "edge_assistant.cli", "serve", "--model", str(tiny_bundle().path), *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a child inherits it, and tests may run under nohup
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGHUP, before)
+    with process:
         yield process
         process.kill()
 
