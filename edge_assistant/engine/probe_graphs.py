@@ -27,6 +27,7 @@ _ROWS: Final = 8
 _TOKENS: Final = 3
 _EXPERTS: Final = 4
 _CHOSEN: Final = 2
+# As the exporter's mixtures have it, which the board cannot import: a test holds the two together.
 _SWIGLU: Final[dict[str, Attribute]] = {
     "activation_type": "swiglu",
     "swiglu_fusion": 1,

@@ -38,11 +38,16 @@ _ASKING = re.compile(
 )
 _BARE = re.compile(r"\W*(?:(?:yes|yeah|yep|no|nope|ok|okay|sure|please|thanks|thank you|hello|hi|hm+)\W*)+")
 
+_OTHER_KINDS = (kind for kind in KINDS if kind.word not in {"lock", *ENTRANCES})
 _THINGS = "|".join(
     re.escape(word) + "s?"
-    for kind in KINDS
-    if kind.word not in {"lock", *ENTRANCES}
-    for word in (kind.word, *kind.called, "camera", "bell", "alarm", "sensor")
+    for word in (
+        "camera",
+        "bell",
+        "alarm",
+        "sensor",
+        *(word for kind in _OTHER_KINDS for word in (kind.word, *kind.called)),
+    )
 )
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,6 +59,18 @@ def export_in_a_child(
     code = textwrap.dedent(EXPORT).format(at_progress=at_progress)
     command = [sys.executable, "-c", code, checkpoint, out, str(piece)]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, **options)
+
+
+@contextmanager
+def held_by_another(partial):
+    """Hold the folder of an export as another process would that writes it."""
+    partial.mkdir()
+    other = os.open(partial, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(other)
 
 
 def names_in(folder) -> list[str]:
@@ -305,15 +318,9 @@ def test_a_replacement_killed_before_it_removed_the_old_one_is_recovered(checkpo
 
 def test_what_another_export_has_put_aside_is_its_own(checkpoint, tmp_path):
     (tmp_path / ".out.old").mkdir()
-    (tmp_path / ".out.partial").mkdir()
-    other = os.open(tmp_path / ".out.partial", os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    try:
-        with pytest.raises(OutputBusyError):
-            export_here(checkpoint, tmp_path / "out")
-        assert names_in(tmp_path) == [".out.old", ".out.partial"]
-    finally:
-        os.close(other)
+    with held_by_another(tmp_path / ".out.partial"), pytest.raises(OutputBusyError):
+        export_here(checkpoint, tmp_path / "out")
+    assert names_in(tmp_path) == [".out.old", ".out.partial"]
 
 
 def test_a_replacement_that_fails_at_the_last_step_keeps_the_old_bundle(checkpoint, tmp_path, monkeypatch):
@@ -360,15 +367,9 @@ def test_a_folder_that_may_not_be_written_is_named(checkpoint, tmp_path):
 
 
 def test_two_exports_of_one_bundle_do_not_mix(checkpoint, tmp_path):
-    (tmp_path / ".out.partial").mkdir()
-    other = os.open(tmp_path / ".out.partial", os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    try:
-        with pytest.raises(OutputBusyError):
-            export_here(checkpoint, tmp_path / "out")
-        assert (tmp_path / ".out.partial").is_dir()
-    finally:
-        os.close(other)
+    with held_by_another(tmp_path / ".out.partial"), pytest.raises(OutputBusyError):
+        export_here(checkpoint, tmp_path / "out")
+    assert (tmp_path / ".out.partial").is_dir()
     export_here(checkpoint, tmp_path / "out")
 
 
