@@ -2,10 +2,11 @@
 
 One tool closes covers and unlocks locks, so a model that hears "shut the front door" or "turn off the front door light"
 may well unlock it, and one that hears "yes" moves what comes to its mind. What was said is looked at once more
-therefore: words of closing without one of unlocking, "don't open", and a question why or whether unlock nothing; a name
-that goes on (`front door light`) opens nothing, nor does it a garage door; a bare "yes" does nothing where the answer
-before asked nothing. Where the words say neither opening nor unlocking, those of the turn before count as well ("turn
-off the lamp", "and the front door"). The words are English; in other languages nothing is held back.
+therefore: words of closing without one of unlocking, "don't open", and a question why or whether unlock nothing;
+"turn off" and "turn on" alone open neither a lock nor a garage door, nor does a name that goes on (`front door light`);
+a bare "yes" does nothing where the answer before asked nothing. Where the words say neither opening nor unlocking,
+those of the turn before count as well ("turn off the lamp", "and the front door"). The words are English; in other
+languages nothing is held back.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _UNLOCK = r"(?:unlock|unbolt|unlatch|unbar|unseal|unfasten|undo|releas|revers|revert)"
 _UNLOCKING = re.compile(rf"\b{_UNLOCK}")
 _OPENING = re.compile(rf"\b(?:open|{_UNLOCK})")
+_MOVING = re.compile(rf"\b(?:open|{_UNLOCK}|lift|rais|roll|retract|set|mov(?:e|ing)|put|pull|up\b|per ?cent)|%")
+_SWITCHING = re.compile(r"\b(?:turn|switch|power)(?:s|ed|ing)?\b(?: [^ ]+){0,8}? (?:on|off)\b")
 _CLOSING = re.compile(r"\b(?:close|closes|closed|closing|shut|shuts|shutting|stop|lock (?:the|my|our|it|up))\b")
 _GOING_ON = re.compile(r"\W*(?:and|also|plus|then|same|likewise|(?:what|how) about)\b")
 _FORBIDDING = re.compile(rf"\b(?:don['\u2019]?t|do not|never)\s+(?:ever\s+)?(?:open|{_UNLOCK})")
@@ -65,15 +68,20 @@ def check_meant(said: Said, writes: Sequence[Write]) -> None:
     if _BARE.fullmatch(said.text.casefold()) and not said.answer.endswith("?"):
         raise CallError("I asked nothing. Say what to do.")
     opened = [write.device for write in writes if _opens(write)]
-    locks = [device for device in opened if device.domain == "lock"]
-    text, before = same(said.text), same(said.before)
-    locks_stay = _means_another_thing(text)
-    if not locks_stay and not _OPENING.search(text):
-        locks_stay = _closes(before) or (bool(_GOING_ON.match(text)) and not _OPENING.search(before))
-    if held := locks if locks_stay else [device for device in opened if _goes_on(device, text)]:
+    if held := _held(opened, same(said.text), same(said.before)):
         it, it_is = ("it", "it is") if len(held) == 1 else ("them", "they are")
         word = "unlock" if held[0].domain == "lock" else "open"
         raise CallError(f"I leave {join([the(device.name) for device in held])} as {it_is}. To open {it}, say {word}.")
+
+
+def _held(opened: Sequence[Device], text: str, before: str) -> list[Device]:
+    """Return which of the devices that would open what was said, and before, leaves as they are."""
+    locks_stay = _means_another_thing(text)
+    if not locks_stay and not _OPENING.search(text):
+        locks_stay = _closes(before) or (bool(_GOING_ON.match(text)) and not _OPENING.search(before))
+    if locks_stay:
+        return [device for device in opened if device.domain == "lock"]
+    return [device for device in opened if _switched(device, text) or _goes_on(device, text)]
 
 
 def _opens(write: Write) -> bool:
@@ -89,6 +97,12 @@ def _means_another_thing(said: str) -> bool:
 
 def _closes(said: str) -> bool:
     return _CLOSING.search(said) is not None and _UNLOCKING.search(said) is None
+
+
+def _switched(device: Device, said: str) -> bool:
+    """Return whether what was said turns on or off, and says nothing that would open this one."""
+    opening = _OPENING if device.domain == "lock" else _MOVING
+    return _SWITCHING.search(said) is not None and opening.search(said) is None
 
 
 def _goes_on(device: Device, said: str) -> bool:

@@ -31,6 +31,10 @@ def unlock(home):
         "turn off the front door light",
         "turn off the hall front door lamps, please",
         "switch off the main entrance camera",
+        "turn off the front door light and the front door",
+        "turn off the front door",
+        "switch the front door off, please",
+        "Turn the hall lamp and the front door off",
         "stop the front door",
         "lock the front door",
     ],
@@ -55,9 +59,8 @@ def test_what_means_another_thing_opens_no_lock(said, unlock):
         "is it possible to unlock the front door?",
         "are you able to open the front door",
         "have the front door unlocked",
-        "turn off the front door",
+        "turn off the lamp and unlock the front door",
         "open the front door lock",
-        "turn off the front door light and the front door",
         "schlie\u00df die Haust\u00fcr auf",
         "",
     ],
@@ -121,5 +124,15 @@ def test_a_gate_is_not_opened_for_its_light(home, property_name):
     with pytest.raises(CallError, match=r"^I leave the gate as it is\. To open it, say open\.$"):
         check_meant(Said("turn on the gate light"), [Write(home.get("garden", "gate"), property_name, opening)])
     check_meant(Said("turn on the gate light"), [Write(home.get("garden", "gate"), property_name, closing)])
+    for switched in ("turn on the gate", "switch the gate on", "turn on the lamp and the gate"):
+        with pytest.raises(CallError, match=r"^I leave the gate as it is\. To open it, say open\.$"):
+            check_meant(Said(switched), [Write(home.get("garden", "gate"), property_name, opening)])
+    for moved in (
+        "turn on the lamp and raise the gate",
+        "turn off the lamp and set the gate to 50 %",
+        "turn the gate up",
+    ):
+        check_meant(Said(moved), [Write(home.get("garden", "gate"), property_name, opening)])
+    check_meant(Said("turn on the blind"), [Write(home.get("bedroom", "blind"), property_name, opening)])
     check_meant(Said("open the gate"), [Write(home.get("garden", "gate"), property_name, opening)])
     check_meant(Said("turn on the blind light"), [Write(home.get("bedroom", "blind"), property_name, opening)])
