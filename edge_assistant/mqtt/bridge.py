@@ -35,6 +35,9 @@ _GOODBYE_SECONDS = 2.0
 _RETAINED_SECONDS = 10.0
 """By then a broker has sent what it retains of the home; none says when that is all."""
 
+_NAMESAKE_AFTER = 3
+"""Connections that were lost at once, one after the other: of two clients of one name a broker keeps the latest."""
+
 log = logging.getLogger(__name__)
 
 
@@ -60,6 +63,8 @@ class Bridge:
         self._questions: dict[asyncio.Task[None], _ReplyTo] = {}
         self._errors: set[asyncio.Task[None]] = set()
         self._last_turn_s = 1.0
+        self._is_online = False
+        self._thrown_off = 0
 
     async def run(self, on_online: Callable[[], None] | None = None) -> None:
         """Answer until cancelled; `on_online` is called at each connection, once questions are answered.
@@ -73,16 +78,18 @@ class Bridge:
         try:
             while True:
                 began = clock()
+                self._is_online = False
                 try:
                     async with self._link.connected() as client:
                         await self._serve(client, on_online)
                 except aiomqtt.MqttError as error:
                     if _is_cancelled():
                         raise asyncio.CancelledError from error
-                    if clock() - began > mqtt.reconnect_max_seconds:
+                    lasted = clock() - began > mqtt.reconnect_max_seconds
+                    if lasted:
                         backoff.reset()
                     delay = backoff.next()
-                    log.warning("no broker at %s (%s): next attempt in %.1f s", self._link.address, error, delay)
+                    self._tell_lost(error, lasted=lasted, delay=delay)
                     await asyncio.sleep(delay)
         finally:
             await _cancelled(self._questions)
@@ -94,6 +101,7 @@ class Bridge:
         heard_all = asyncio.get_running_loop().call_later(_RETAINED_SECONDS, self._feed.forget_unheard)
         try:
             await self._link.publish(self._topics.state, ONLINE, retain=True)
+            self._is_online = True
             log.info("answering %s at %s", self._topics.ask, self._link.address)
             if on_online:
                 on_online()
@@ -104,6 +112,18 @@ class Bridge:
             raise
         finally:
             heard_all.cancel()
+
+    def _tell_lost(self, error: aiomqtt.MqttError, *, lasted: bool, delay: float) -> None:
+        """Say that there is no connection, and what is likely where one after the other is lost again at once."""
+        lost = "lost the broker" if self._is_online else "no broker"
+        log.warning("%s at %s (%s): next attempt in %.1f s", lost, self._link.address, error, delay)
+        self._thrown_off = self._thrown_off + 1 if self._is_online and not lasted else 0
+        if self._thrown_off == _NAMESAKE_AFTER:
+            log.warning(
+                "%s hangs up on %s again and again: another node may have that name; assistant.node gives each its own",
+                self._link.address,
+                self._link.name,
+            )
 
     def _receive(self, message: aiomqtt.Message) -> None:
         topic = str(message.topic)

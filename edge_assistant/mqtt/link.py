@@ -58,6 +58,8 @@ class Link:
     def __init__(self, settings: MqttSettings, address: Address, topics: Topics) -> None:
         """Read the secrets; SecretFileError or InvalidValueError where a file cannot be used."""
         self.address = address
+        self.name = settings.client_id or f"edge-assistant-{topics.node}"
+        """Our name at the broker, which has one connection for each name: the latest."""
         self._settings = settings
         self._topics = topics
         self._protocol = aiomqtt.ProtocolVersion.V5 if address.mqtt5 else aiomqtt.ProtocolVersion.V311
@@ -181,7 +183,7 @@ class Link:
             self.address.port,
             username=self._settings.username,
             password=self._password,
-            identifier=self._settings.client_id or f"edge-assistant-{self._topics.node}",
+            identifier=self.name,
             protocol=self._protocol,
             logger=log,  # each packet by its topic and size, never a password or a payload; theirs is silent
             keepalive=self._settings.keepalive_seconds,

@@ -78,6 +78,28 @@ async def test_it_waits_for_a_broker_that_is_not_there_yet(mosquitto, settings, 
     assert answer["status"] == "ok"
 
 
+async def test_two_nodes_of_one_name_are_told_so(mosquitto, settings, service, scripted_model, caplog):
+    broker = mosquitto()
+    mqtt = {"reconnect_max_seconds": 5}
+    first = await service(scripted_model(lambda text: "yes"), settings(broker.port, mqtt))
+    await service(scripted_model(lambda text: "yes"), settings(broker.port, mqtt))
+    await first.wait(4)
+    wanted = f"127.0.0.1:{broker.port} hangs up on edge-assistant-home again and again: another node may have that name"
+    assert wanted in caplog.text
+
+
+async def test_a_broker_that_goes_now_and_then_is_no_namesake(mosquitto, settings, service, scripted_model, caplog):
+    broker = mosquitto()
+    online = await service(scripted_model(lambda text: "yes"), settings(broker.port))
+    for times in (2, 3, 4, 5):
+        await asyncio.sleep(0.3)  # longer than the longest wait between two attempts
+        broker.kill()
+        broker.start()
+        await online.wait(times)
+    assert "lost the broker" in caplog.text
+    assert "again and again" not in caplog.text
+
+
 async def test_a_lost_node_is_offline_by_its_will(mosquitto, settings, service, person, scripted_model):
     broker = mosquitto()
     await service(scripted_model(lambda text: "yes"), settings(broker.port, mqtt={"client_id": "node"}))
