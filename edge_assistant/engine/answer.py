@@ -97,17 +97,17 @@ class Answer:
         self.begun = True
         return self._say(tokens)
 
-    def plan(self) -> int:
-        """Guess what follows; return how many tokens the next step runs. One alone may be run with others' (`draw`)."""
+    def plan(self, others: int) -> int:
+        """Guess what follows; return how many tokens the next step runs. One may be run with `others`' (`draw`)."""
         cache, started = self._in_session.cache, perf_counter()
-        tokens = self._writer.guess(cache, self._params.max_tokens - len(self._said))
+        tokens = self._writer.guess(cache, self._params.max_tokens - len(self._said), others)
         self._took(perf_counter() - started)
         return tokens
 
     @property
     def steps_alone(self) -> bool:
-        """Whether no other answer may take its steps together with this one."""
-        return self._params.one_row_a_step
+        """Whether no other answer may take its next step together with this one."""
+        return self._params.one_row_a_step or len(self._writer.due) > 1
 
     @property
     def due(self) -> int:

@@ -15,7 +15,8 @@ where the two best logits are closer than that, either may be drawn (tests/engin
 Where that finds nothing that pays, or less, a draft model may guess instead (`draft.py`).
 
 `Pace` says how many guesses pay: that depends on how likely each is, which is learnt by how far the places agree, and
-on what a row more costs, which is measured. It says as well whether sequences had better take their steps together.
+on what a row more costs, which is measured. It says as well whether sequences had better take their steps together:
+then a guess, which is run alone, has to save more than that does.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import logging
 from dataclasses import dataclass, field
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -81,6 +82,15 @@ class _Chance:
         self.mean += max(_LEARNING_CHANCES, 1 / (self.seen + 1)) * (came - self.mean)
 
 
+class _Instead(NamedTuple):
+    """What steps without guesses cost, in steps of one row."""
+
+    run: float
+    """What a guess that comes true saves, beside its row."""
+    more_alone: float
+    """What it costs more to step alone than together with others."""
+
+
 @dataclass(slots=True)
 class Pace:
     """How many guesses pay here: what they save, by what came true and what runs took."""
@@ -110,33 +120,34 @@ class Pace:
     def looked(self, found: Guess, seconds: float) -> None:
         """Take in what was found, and how long that took."""
         if self._step_s:
-            saved = self._best(found.parts, 1.0)[1] - seconds / self._step_s
+            saved = self._best(found.parts, self._instead(0, 1.0))[1] - seconds / self._step_s
             self._looking += _LEARNING_LOOKING * (saved - self._looking)
 
-    def worth(self, guess: Guess) -> int:
-        """Return how many tokens of a guess to run, 0 where a single step is better.
+    def worth(self, guess: Guess, others: int = 0) -> int:
+        """Return how many tokens of a guess to run, 0 where a single step is better, or one that `others` take as well.
 
         Where rows cost too much for any they are thought better of, a little at each time: that is tried again, now and
         then.
         """
-        count = self._best(guess.parts, _SAVED)[0]
-        if guess.parts and count == 0 and self.row_cost > _ROW_AT_FIRST:
+        count = self._best(guess.parts, self._instead(others, _SAVED))[0]
+        if guess.parts and count == 0 and others == 0 and self.row_cost > _ROW_AT_FIRST:
             self.row_cost -= _FORGETTING * (self.row_cost - _ROW_AT_FIRST)
         return count
 
-    def to_draft(self, most: int, found: Guess) -> int:
+    def to_draft(self, most: int, found: Guess, others: int = 0) -> int:
         """Return how many tokens a draft had better write, of at most `most`; 0 where what was found is as good.
 
-        Both are held against single steps. What did not pay is thought better of, a little at each time: it is tried
-        again, now and then.
+        Both are held against single steps, or such as `others` take as well. What did not pay is thought better of, a
+        little at each time: it is tried again, now and then.
         """
         if not self._step_s or self.draft_cost == inf:
             return 0
-        count, saved = self._best([Part((END,), _DRAFTED)] * most, 1.0, self.draft_cost)
-        if count == 0:
+        instead = self._instead(others, 1.0)
+        count, saved = self._best([Part((END,), _DRAFTED)] * most, instead, self.draft_cost)
+        if count == 0 and others == 0:
             chance = self._chance(_DRAFTED)
             chance.mean += _FORGETTING * (_DRAFTED_AT_FIRST[0] - chance.mean)
-        return count if saved > self._best(found.parts, 1.0)[1] else 0
+        return count if saved > self._best(found.parts, instead)[1] else 0
 
     def to_read(self, unread: int, left: int, most: int) -> bool:
         """Return whether a draft had better read so many tokens, to write `most` at a time where `left` are to come.
@@ -144,7 +155,7 @@ class Pace:
         A token that is read takes of one that is written what a row takes of a step. What drafting saves of each token
         is held against what looking for what was said before saves of it.
         """
-        count, saved = self._best([Part((END,), _DRAFTED)] * most, 1.0, self.draft_cost)
+        count, saved = self._best([Part((END,), _DRAFTED)] * most, self._instead(0, 1.0), self.draft_cost)
         tokens = sum(self._chance(_DRAFTED).mean ** ahead for ahead in range(count + 1))
         found = max(0.0, self._looking)
         return left * (saved / tokens - found / (1 + found)) > unread * self.draft_cost * self.row_cost
@@ -195,20 +206,29 @@ class Pace:
             self._chances[grounds] = _Chance(*(_DRAFTED_AT_FIRST if grounds == _DRAFTED else _AT_FIRST))
         return self._chances[grounds]
 
-    def _best(self, parts: Iterable[Part], saved_of_run: float, draft_cost: float = 0.0) -> tuple[int, float]:
+    def _instead(self, others: int, saved_of_run: float) -> _Instead:
+        """Return what it is to step without guesses: alone, or together with `others` where that pays.
+
+        A guess that comes true saves that share of a run alone.
+        """
+        if others == 0 or not self._sequence < 1:
+            return _Instead(saved_of_run * max(0.0, 1 - self.row_cost), 0.0)
+        token = (1 + self._sequence * others) / (1 + others)
+        return _Instead(max(0.0, token - self.row_cost), 1 - self._sequence)
+
+    def _best(self, parts: Iterable[Part], instead: _Instead, draft_cost: float = 0.0) -> tuple[int, float]:
         """Return how many tokens of some parts save most, and what they save, in steps.
 
-        What comes true has to be run in any case, and saves that share of what a run costs without its rows; what does
-        not was run in vain.
+        What comes true has to be run in any case, and saves what a run costs without its rows; what does not was run in
+        vain.
         """
-        run = saved_of_run * max(0.0, 1 - self.row_cost)
         best, best_saved = 0, 0.0
-        likely, saved, count = 1.0, 0.0, 0
+        likely, saved, count = 1.0, -instead.more_alone, 0
         for part in parts:
             count += len(part.tokens)
             likely *= self._chance(part.grounds).mean
             rows = self.row_cost * len(part.tokens)
-            saved += likely * (run + rows) - rows - draft_cost
+            saved += likely * (instead.run + rows) - rows - draft_cost
             if saved > best_saved:
                 best, best_saved = count, saved
         return best, best_saved
@@ -225,20 +245,27 @@ class Speculator:
         """How many tokens answers have, of late."""
 
     def guess(
-        self, cache: KvCache, due: Sequence[int], most: int, match: Match | None, stop_ids: Container[int]
+        self,
+        cache: KvCache,
+        due: Sequence[int],
+        most: int,
+        match: Match | None,
+        stop_ids: Container[int],
+        others: int = 0,
     ) -> Guesses:
         """Return what may follow the context of a cache and the tokens due behind it, at most `most` tokens.
 
-        `match` is how far these have come in a grammar; a token of `stop_ids` ends the answer.
+        `match` is how far these have come in a grammar; a token of `stop_ids` ends the answer. Without a guess the step
+        could be taken together with `others`.
         """
         room, most = most, min(most, self._most)
         if most < 1:
             return Guesses()
         found = self._found(cache, due, most, match, stop_ids)
-        if ids := self._drafted(cache, due, self.pace.to_draft(most, found), room):
+        if ids := self._drafted(cache, due, self.pace.to_draft(most, found, others), room):
             drafted = Guess(tuple(Part((token,), _DRAFTED) for token in ids))
             return Guesses(held(drafted, match, stop_ids, most).tokens, (found, drafted))
-        return Guesses(found.tokens[: self.pace.worth(found)], (found,))
+        return Guesses(found.tokens[: self.pace.worth(found, others)], (found,))
 
     def came(self, guesses: Guesses, drawn: Sequence[int]) -> None:
         """Take in what was drawn where guesses were made."""

@@ -57,17 +57,19 @@ class Steps:
         alone: list[list[Held]] = []
         plain: list[Held] = []
         failed: list[Outcome] = []
+        sociable = [held for held in turn if self._may_step_together(held)]
         for held in turn:
             work = held.request.work
             if isinstance(work, Answer) and not work.unread:
+                others = sum(_alike(held, other) for other in sociable) - 1 if held in sociable else 0
                 started = perf_counter()
-                tokens = _attempt(work.plan)
+                tokens = _attempt(partial(work.plan, others))
                 seconds = perf_counter() - started
                 if isinstance(tokens, Exception):
                     failed.append(Outcome(held, tokens, seconds))
                     continue
                 held.request.computed_s += seconds
-                if tokens == 1 and self._together and not work.steps_alone:
+                if tokens == 1 and held in sociable:
                     plain.append(held)
                 else:
                     alone.append([held])
@@ -91,12 +93,15 @@ class Steps:
         groups: list[list[Held]] = []
         for held in sorted(plain, key=lambda held: held.slot.number):
             last = groups[-1][-1] if groups else None
-            alike = last is not None and last.slot.session.adapter is held.slot.session.adapter
-            if last and alike and self._pace.together(held.slot.number - last.slot.number):
+            if last and _alike(last, held) and self._pace.together(held.slot.number - last.slot.number):
                 groups[-1].append(held)
             else:
                 groups.append([held])
         return groups
+
+    def _may_step_together(self, held: Held) -> bool:
+        work = held.request.work
+        return self._together is not None and isinstance(work, Answer) and not (work.unread or work.steps_alone)
 
     def _run_alone(self, held: Held) -> list[Said]:
         work = held.request.work
@@ -122,6 +127,11 @@ class Steps:
             Outcome(held, _attempt(partial(answer.draw, row, seconds)), seconds / len(step))
             for held, answer, row in zip(step, answers, logits[:, None], strict=True)
         ]
+
+
+def _alike(one: Held, other: Held) -> bool:
+    """Return whether two are computed with the same adapter, or both with none."""
+    return one.slot.session.adapter is other.slot.session.adapter
 
 
 def _attempt(action: Callable[[], T]) -> T | Exception:

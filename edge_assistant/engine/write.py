@@ -58,14 +58,14 @@ class Writer:
         self.due = self._next(logits)
         return self.due
 
-    def guess(self, cache: KvCache, room: int) -> int:
+    def guess(self, cache: KvCache, room: int, others: int) -> int:
         """Guess what follows a context and what is due; return how many tokens the next run has with that.
 
-        More than `room` tokens will not be used of what it brings.
+        More than `room` tokens will not be used of what it brings; one that is due alone could be run with `others`.
         """
         free = cache.capacity - cache.length - len(self.due)
         most = 0 if self._one_row_a_step else min(room - 1, free)
-        self._guesses = self._speculator.guess(cache, self.due, most, self._match, self._stop_ids)
+        self._guesses = self._speculator.guess(cache, self.due, most, self._match, self._stop_ids, others)
         return len(self.due) + len(self._guesses.run)
 
     def step(self, session: Session) -> list[int]:

@@ -235,7 +235,7 @@ def test_a_draft_answers_as_the_model_alone_would(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "home.yaml").write_text(STATE, encoding="utf-8")
-    monkeypatch.setattr(Pace, "to_draft", lambda self, most, found: most if self.draft_cost < 1 else 0)
+    monkeypatch.setattr(Pace, "to_draft", lambda self, most, found, others=0: most if self.draft_cost < 1 else 0)
     monkeypatch.setattr(Pace, "to_read", lambda self, unread, left, most: True)
     said = []
     for draft in ("", "home-mini"):

@@ -37,8 +37,8 @@ def eager(monkeypatch):
 
     What was said before is not guessed.
     """
-    monkeypatch.setattr(Pace, "worth", lambda self, guess: 0)
-    monkeypatch.setattr(Pace, "to_draft", lambda self, most, found: most)
+    monkeypatch.setattr(Pace, "worth", lambda self, guess, others: 0)
+    monkeypatch.setattr(Pace, "to_draft", lambda self, most, found, others=0: most)
     monkeypatch.setattr(Pace, "to_read", lambda self, unread, left, most: True)
 
 

@@ -32,7 +32,7 @@ def params(request):
 def always(monkeypatch):
     """Guess whenever there is something to guess, though a tiny model's runs are too cheap for it to pay."""
     monkeypatch.setattr(Pace, "look", lambda self: True)
-    monkeypatch.setattr(Pace, "worth", lambda self, guess: len(guess.tokens))
+    monkeypatch.setattr(Pace, "worth", lambda self, guess, others: len(guess.tokens))
 
 
 def answers(bundle, params, guesses: int, *prompts):

@@ -212,7 +212,7 @@ def test_answers_with_a_seed_step_alone_and_all_else_together(engine_of, machine
 
 def test_guesses_are_run_alone_and_all_else_together(engine_of, tiny_bundle, machine, batching, monkeypatch):
     monkeypatch.setattr(Pace, "look", lambda self: True)
-    monkeypatch.setattr(Pace, "worth", lambda self, guess: len(guess.tokens))
+    monkeypatch.setattr(Pace, "worth", lambda self, guess, others: len(guess.tokens))
     bundle = tiny_bundle()
     repeated = [1, *(list(IDS[:12]) * 4)]
     engine = engine_of(bundle, sequences=4, guesses=8)
@@ -621,10 +621,10 @@ def test_a_fault_in_one_is_told_to_whom_it_hits_and_to_nobody_else(
             raise ZeroDivisionError
         return run(session, ids)
 
-    def faulty_guess(writer, cache, room):
+    def faulty_guess(writer, cache, room, others):
         if writer._sampler._params.seed == 13:
             raise ZeroDivisionError
-        return guess(writer, cache, room)
+        return guess(writer, cache, room, others)
 
     def faulty_batch(together, tokens, adapter):
         raise ZeroDivisionError

@@ -80,7 +80,7 @@ def test_an_answer_that_fits_is_the_same_and_one_that_does_not_begins_the_same(t
 def test_guesses_change_nothing_where_tokens_go(tiny_bundle, monkeypatch, one_chance, params):
     """Both evict at the same places of the text: guesses are never run where the cache would be too short for them."""
     monkeypatch.setattr(Pace, "look", lambda self: True)
-    monkeypatch.setattr(Pace, "worth", lambda self, guess: len(guess.tokens))
+    monkeypatch.setattr(Pace, "worth", lambda self, guess, others: len(guess.tokens))
     bundle, prompt = tiny_bundle(ONE_LAYER), PROMPT[:6] * 5
     with engine_of(bundle, 40, guesses=0) as plain, engine_of(bundle, 40, guesses=8) as guessing:
         expected = list(plain.generate(prompt, sliding(200, **params)))

@@ -244,6 +244,52 @@ def test_sequences_step_together_where_that_is_measured_to_pay():
     assert not pace.together(4)
 
 
+@pytest.fixture
+def batches():
+    """Return a function that makes a pace by what a sequence more costs in a batch; all guesses have come true."""
+
+    def of(sequence, row_cost=0.15):
+        pace = Pace(row_cost)
+        pace.ran(1, 0.1)
+        for _ in range(300):
+            pace.ran_together(2, 0.1 * (1 + sequence))
+            pace.came(guessed(1), [1])
+        return pace
+
+    return of
+
+
+def test_a_guess_is_run_alone_only_where_it_saves_more_than_a_step_together(batches, guess):
+    pace = batches(0.15)
+    assert pace.worth(guessed(1)) == 1
+    assert pace.worth(guessed(1), 1) == pace.worth(guessed(1), 3) == 0
+    assert pace.worth(guess) == pace.worth(guess, 1) == pace.worth(guess, 3) == 8
+
+
+@pytest.mark.parametrize("others", [1, 3, 7])
+@pytest.mark.parametrize("sequence", [0.1, 0.4, 0.8])
+def test_what_is_run_alone_gives_more_tokens_in_the_time_than_all_together(batches, sequence, others):
+    """With as many callers as there are, all of whom have the same to guess."""
+    pace = batches(sequence)
+    together = (1 + others) / (1 + sequence * others)
+    for count in range(1, 9):
+        if run := pace.worth(guessed(*range(1, count + 1)), others):
+            assert (1 + run) / (1 + run * pace.row_cost) > together
+
+
+def test_where_sequences_had_better_step_alone_guesses_are_held_against_that(batches, guess):
+    pace = batches(1.5)
+    for count in range(1, 9):
+        assert pace.worth(guessed(*range(1, count + 1)), 3) == pace.worth(guessed(*range(1, count + 1)))
+
+
+def test_a_draft_does_not_write_what_a_step_together_does_for_less(batches):
+    pace = batches(0.15)
+    pace.draft_cost = 0.1
+    assert pace.to_draft(2, Guess()) == 2
+    assert pace.to_draft(2, Guess(), 3) == 0
+
+
 def test_what_was_measured_not_to_pay_is_tried_again_later():
     pace = Pace()
     pace.ran(1, 0.1)
