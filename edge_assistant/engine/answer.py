@@ -84,18 +84,13 @@ class Answer:
 
     def read(self, most: int | None = None) -> list[Said]:
         """Read one chunk, of so many tokens at most; the last one of the prompt brings the first tokens."""
-        session, started = self._in_session, perf_counter()
-        chunk = next(session.chunks(self._unread, most))
-        logits = session.run(chunk)
-        self._unread = self._unread[len(chunk) :]
-        if self.unread or self.begun:
-            self._took(perf_counter() - started)
-            return []
-        self._prefixes.keep(session.cache, self._keep, self._owner)
-        tokens = self._writer.begin(logits)
+        started = perf_counter()
+        self._take_over()
+        tokens = self._read(most) if self.unread else []
         self._took(perf_counter() - started)
-        self.begun = True
-        return self._say(tokens)
+        if tokens:
+            self.begun = True
+        return self._say(tokens) if tokens else []
 
     def plan(self, others: int) -> int:
         """Guess what follows; return how many tokens the next step runs. One may be run with `others`' (`draw`)."""
@@ -154,6 +149,24 @@ class Answer:
     def _in_session(self) -> Session:
         assert self._session is not None, "a step is taken only where it was placed"  # noqa: S101
         return self._session
+
+    def _take_over(self) -> None:
+        """Have what another slot has read of this text by now: it need not be read again."""
+        taken = self._prefixes.take_over(self._in_session, self.text[:-1])
+        self._unread = self._unread[taken:]
+        if not self.begun:
+            self._count(cached_tokens=self.progress.usage.cached_tokens + taken)
+
+    def _read(self, most: int | None) -> list[int]:
+        """Read one chunk; return the tokens that the last one of the prompt brings."""
+        session = self._in_session
+        chunk = next(session.chunks(self._unread, most))
+        logits = session.run(chunk)
+        self._unread = self._unread[len(chunk) :]
+        if self.unread or self.begun:
+            return []
+        self._prefixes.keep(session.cache, self._keep, self._owner)
+        return self._writer.begin(logits)
 
     def _make_room(self, tokens: int) -> None:
         if gone := self._in_session.cache.make_room(tokens):

@@ -114,8 +114,9 @@ class Engine:
             where = "" if device == HOST else f"-{device.type}"
             computed_by = f"{bundle.manifest.identity}-onnxruntime-{VERSION}{where}"
             files = PrefixFiles(prefixes, computed_by, settings.prefix_disk_bytes)
-        kept = Prefixes(settings.prefix_bytes, files, settings.cache_reuse)
-        kept.begin(slots.all[0].cache)
+        sessions = [slot.session for slot in slots.all]
+        kept = Prefixes(settings.prefix_bytes, sessions, files, settings.cache_reuse)
+        kept.begin()
         return cls(slots, kept, settings, Speculator(settings.guesses, pace, drafts))
 
     def __enter__(self) -> Self:

@@ -273,18 +273,27 @@ class KvCache:
         """Return whether the rows of the first `length` tokens are where they were written, and no eviction's doing."""
         return length <= self.exact and not (self._window and self._window.dropped(self.length))
 
+    def lends(self, text: NDArray[np.int64]) -> int:
+        """Return how many tokens of the text's beginning [n] it has the rows of that a prefill would give."""
+        shared = min(common(self.context, text), self.exact)
+        return shared if self.holds_prefix(shared) else 0
+
     @property
     def token_bytes(self) -> int:
         """Return what `copy_rows` takes for a token."""
         buffers = (buffer for layer in self.layers for buffer in layer)
         return sum(buffer.shape[1] * buffer.shape[3] * buffer.dtype.itemsize for buffer in buffers)
 
+    def rows(self, start: int, end: int) -> list[list[NDArray[Any]]]:
+        """Return some tokens' keys and values by layer, [n_kv_heads, n, head_dim] each; on the host they are views."""
+        return [[rows_of(buffer)[0, :, start:end] for buffer in layer] for layer in self.layers]
+
     def copy_rows(self, start: int, end: int) -> NDArray[Any]:
         """Return a copy of some tokens' keys and values, [n_layers, 2, n_kv_heads, n, head_dim]."""
-        return np.stack([[rows_of(buffer)[0, :, start:end] for buffer in layer] for layer in self.layers])
+        return np.stack(self.rows(start, end))
 
-    def put(self, ids: NDArray[np.int64], rows: NDArray[Any]) -> None:
-        """Append tokens [n] whose keys and values are known, as `copy_rows` gave them."""
+    def put(self, ids: NDArray[np.int64], rows: NDArray[Any] | Sequence[Sequence[NDArray[Any]]]) -> None:
+        """Append tokens [n] whose keys and values are known, as `copy_rows` or `rows` gave them."""
         start, end = self.length, self.length + len(ids)
         with self.step(ids):
             for layer, new in zip(self.layers, rows, strict=True):

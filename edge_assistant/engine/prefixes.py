@@ -14,6 +14,9 @@ they are from a slot's own context, and only of what was said to come again. The
 stays within a budget in bytes; the leaf that was not used for longest goes first. Behind it stands a folder
 (`prefix_files.py`), so that what lasts outlives a restart. A prefix has an owner, the adapter that it was computed
 with: there is a tree for each, and nothing is one owner's that was another's.
+
+What several ask at once about one home or document begins alike as well, though it may not come again: before each
+chunk of a prompt is read, what another slot has read of the same tokens by then is copied from there.
 """
 
 from __future__ import annotations
@@ -27,12 +30,13 @@ import numpy as np
 from edge_assistant.engine.cut import Cut, common, find_cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from edge_assistant.engine.kv_cache import KvCache
     from edge_assistant.engine.prefix_files import PrefixFiles
+    from edge_assistant.engine.session import Session
 
 SHORTEST = 8
 """Tokens under which a prefix is not worth a copy."""
@@ -173,18 +177,23 @@ def _last_used(node: _Node) -> int:
 
 
 class Prefixes:
-    """The prefixes of one model, in memory and, where there is a folder, on disk."""
+    """The prefixes of one model, in memory and, where there is a folder, on disk; and what its slots hold."""
 
-    def __init__(self, budget: int, files: PrefixFiles | None = None, cache_reuse: int = 0) -> None:
-        """`budget` bounds what is held in memory, in bytes; `cache_reuse` is as for `KvCache.keep_shared`."""
+    def __init__(
+        self, budget: int, sessions: Sequence[Session], files: PrefixFiles | None = None, cache_reuse: int = 0
+    ) -> None:
+        """`budget` bounds what is held in memory, in bytes; `cache_reuse` is as for `KvCache.keep_shared`.
+
+        `sessions` are those of the slots.
+        """
         self._tree, self._cache_reuse = RadixTree(budget), cache_reuse
-        self._files = files
+        self._sessions, self._files = sessions, files
         self._files_of: dict[str, PrefixFiles] = {}
 
-    def begin(self, cache: KvCache) -> None:
-        """Put into an empty cache what the last prompts began with: the first one after a restart copies nothing."""
+    def begin(self) -> None:
+        """Put into the first slot what the last prompts began with: the first one after a restart copies nothing."""
         if self._files and (latest := self._files.latest()):
-            tokens, rows = latest
+            cache, (tokens, rows) = self._sessions[0].cache, latest
             count = min(len(tokens), cache.longest_prefix)
             _extend(cache, tokens[:count], 0, rows[..., :count, :])
 
@@ -202,6 +211,23 @@ class Prefixes:
             _extend(cache, wanted, 0, rows)
         if 0 < self._cache_reuse <= len(wanted) - cache.length and cache.can_evict:
             self._restore_cut(cache, wanted, owner)
+
+    def take_over(self, session: Session, text: NDArray[np.int64]) -> int:
+        """Extend a session's context, with which a text [n] begins, by what another slot holds of the text.
+
+        Returns how many tokens that is. The rows are those of a prefill with the same adapter.
+        """
+        cache = session.cache
+        if not cache.device.addressable:  # copying by way of the host takes longer there than reading
+            return 0
+        wanted, start = text[: cache.longest_prefix], cache.length
+        others = [one.cache for one in self._sessions if one is not session and one.adapter is session.adapter]
+        source = max(others, key=lambda other: other.lends(wanted), default=cache)
+        end = source.lends(wanted)
+        if end - start < SHORTEST:
+            return 0
+        cache.put(wanted[start:end], source.rows(start, end))
+        return end - start
 
     def keep(self, cache: KvCache, keep: Keep, owner: str = "", *, comes_again: bool = True) -> None:
         """Keep the first tokens of the cache's context, which an owner has computed.
