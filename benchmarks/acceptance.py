@@ -95,17 +95,17 @@ def ours(folder: Path, asked: Sequence[Case], cost: Cost) -> dict[str, Answers]:
     found = {kind: Answers() for kind in KINDS}
     bundle = Bundle.open(folder)
     settings = EngineSettings(threads=len(os.sched_getaffinity(0)), sequences=1)
-    with recorded_runs(cost) as runs, RecordingEngine.load(bundle, settings) as engine:
+    with recorded_runs(cost) as recording, RecordingEngine.load(bundle, settings) as engine:
         model = ChatModel(bundle, engine, Tokenizer(bundle.tokenizer_path))
         for number, case in enumerate(asked):
-            runs.clear()
+            recording.runs.clear()
             try:
                 reply = model.chat(messages(case), TOOLS, SamplingParams(max_tokens=LONGEST_ANSWER))
             except ToolCallError:
                 continue
             if number >= WARM_UP:
                 answers = found[kind_of(reply.message)]
-                behind = _behind(runs, reply.usage.prompt_tokens - reply.usage.cached_tokens)
+                behind = _behind(recording.runs, reply.usage.prompt_tokens - reply.usage.cached_tokens)
                 answers.count(engine.written, behind, cost)
                 again = Again.of(engine, stopped=reply.finish_reason == "stop")
                 answers.least += again.least_seconds(cost)
@@ -122,7 +122,7 @@ def llamas(folder: Path, asked: Sequence[Case], cost: Cost) -> dict[int, dict[st
     lookups |= {most: LlamaPromptLookupDecoding(num_pred_tokens=most) for most in _GUESSES}
     found = {name: {kind: Answers() for kind in KINDS} for name in lookups}
     tokenizer = Tokenizer(folder / "tokenizer.json")
-    for prompt, answer in islice(_by_llama(folder, asked, tokenizer), WARM_UP, None):
+    for prompt, answer in islice(by_llama(folder, asked, tokenizer), WARM_UP, None):
         try:
             kind = kind_of(FORMAT.parse(tokenizer, answer[:-1]))
         except ToolCallError:
@@ -145,7 +145,7 @@ def replay(prompt: Sequence[int], answer: Sequence[int], draft: Draft) -> list[R
     return runs
 
 
-def _by_llama(folder: Path, asked: Sequence[Case], tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int]]]:
+def by_llama(folder: Path, asked: Sequence[Case], tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int]]]:
     """Give each prompt, and the answer of the checkpoint's GGUF twin to it, with the token that ends it."""
     from llama_cpp import Llama
 

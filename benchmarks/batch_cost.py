@@ -17,8 +17,11 @@ from statistics import median
 
 from worker import Worker
 
-TOKENS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 24)
-"""The token that is due with up to 8 guesses of ours or 11 of llama.cpp's; a grammar forces more at times."""
+TOKENS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 24, 64, 128)
+"""The token that is due with up to 8 guesses of ours or 11 of llama.cpp's; a grammar forces more at times.
+
+And what is read of a prompt at a time.
+"""
 _REPEATS = 3
 
 

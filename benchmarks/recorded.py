@@ -1,4 +1,4 @@
-"""An engine that records what its answers run, by a clock that goes on by what a run costs another model.
+"""An engine whose clock goes on by what a run costs another model, and that records what its answers run.
 
 How many tokens an engine guesses depends on what it finds a run of several to cost. With a clock that a run moves on by
 its cost at another model's shape, the engine paces its guesses as it would there, while the answers are those of the
@@ -8,17 +8,17 @@ model at hand.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_assistant.engine import Engine, Generation, SamplingParams
-from edge_assistant.engine.session import Session
+from edge_assistant.engine import Adapter, Engine, Generation, SamplingParams
+from edge_assistant.engine.session import Session, Together
 
 Cost = Callable[[int, int], float]
 """Seconds of a run by its tokens, and by how many of their logits are wanted."""
@@ -75,23 +75,30 @@ class _Copied:
         return getattr(self._generation, name)
 
 
+@dataclass(slots=True)
+class Recording:
+    """The runs of single sequences up to now, and the engine's clock."""
+
+    runs: list[Run] = field(default_factory=list)
+    seconds: float = 0.0
+    """Of all runs, those of several sequences at once too."""
+
+
 @contextmanager
-def recorded_runs(cost: Cost, draft: str = "", share: float = 0.0) -> Iterator[list[Run]]:
-    """Give the list of runs, to which each is added when it is done, and let the engine's clock tell their costs.
+def recorded_runs(cost: Cost, draft: str = "", share: float = 0.0) -> Iterator[Recording]:
+    """Give the recording, to which each run is added when it is done, and let the engine's clock tell their costs.
 
     Runs of the model that is called `draft` cost that share, and are not in the list.
     """
-    runs: list[Run] = []
-    now = 0.0
+    recording = Recording()
 
     def ran(session: Session, run: Run) -> None:
-        nonlocal now
         drafts = session.manifest.name == draft
-        now += cost(len(run.ids), run.logits) * (share if drafts else 1.0)
+        recording.seconds += cost(len(run.ids), run.logits) * (share if drafts else 1.0)
         if not drafts:
-            runs.append(run)
+            recording.runs.append(run)
 
-    one, several = Session.run, Session.run_rows
+    one, several, together = Session.run, Session.run_rows, Together.run
 
     def run(session: Session, ids: Sequence[int]) -> Any:
         logits = one(session, ids)
@@ -103,10 +110,17 @@ def recorded_runs(cost: Cost, draft: str = "", share: float = 0.0) -> Iterator[l
         ran(session, Run(tuple(ids), rows))
         return logits
 
+    def run_together(batch: Together, tokens: Mapping[int, int], adapter: Adapter | None = None) -> Any:
+        logits = together(batch, tokens, adapter)
+        rows = max(tokens) - min(tokens) + 1  # an idle sequence between two others is run with them
+        recording.seconds += cost(rows, rows)
+        return logits
+
     with ExitStack() as stack:
+        stack.enter_context(patch.object(Together, "run", run_together))
         stack.enter_context(patch.object(Session, "run", run))
         stack.enter_context(patch.object(Session, "run_rows", run_rows))
         for name, module in list(sys.modules.items()):
             if name.startswith("edge_assistant.engine.") and hasattr(module, "perf_counter"):
-                stack.enter_context(patch.object(module, "perf_counter", lambda: now))
-        yield runs
+                stack.enter_context(patch.object(module, "perf_counter", lambda: recording.seconds))
+        yield recording
