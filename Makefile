@@ -63,6 +63,8 @@ bench: $(BENCH)/.bench $(GENAI)/.oracle  ## measure speed, memory, export and MQ
 	        --state $(DATA)/state $(OTHERS) $$spinning && \
 	    $(BENCH)/bin/python benchmarks/first_token.py $(DATA)/int4-b128 $(OTHERS) $$spinning && \
 	    $(BENCH)/bin/python benchmarks/callers.py $(DATA)/int4-b128 $(OTHERS) $$spinning && \
+	    $(BENCH)/bin/python benchmarks/callers.py $(DATA)/int4-b128 $(OTHERS) --prompt 190 --shared 170 --decode 16 $$spinning && \
+	    $(BENCH)/bin/python benchmarks/asked_together.py $(DATA)/int4-b128 --gguf $(DATA)/twin.gguf $$spinning && \
 	    $(BENCH)/bin/python benchmarks/guesses.py $(DATA)/int4-b128 --gguf $(DATA)/twin.gguf $$spinning || exit 1; done
 	$(BENCH)/bin/python benchmarks/draft.py
 	$(BENCH)/bin/python benchmarks/idle.py $(OTHERS)

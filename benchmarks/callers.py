@@ -1,11 +1,13 @@
 """What many callers get together, beside what one gets alone: tokens a second of all, and to the first token of each.
 
-Each caller asks for an answer of its own to a prompt of random tokens, without guesses. Ours: one alone, all at once,
-and all at once of an engine that has one sequence, so that they are computed one after the other. llama.cpp: one alone,
-and all at once in its own batches, a sequence each, a token of each in every step; onnxruntime-genai the same. In turn,
-so that a noisy machine is noisy for all; medians. The last line is one JSON object.
+Each caller asks for an answer of its own to a prompt of random tokens, without guesses; with `--shared` the prompts of
+those who ask at once begin alike, as where they ask about one home. Ours: one alone, all at once, and all at once of an
+engine that has one sequence, so that they are computed one after the other. llama.cpp: one alone, and all at once in
+its own batches, a sequence each, a token of each in every step; onnxruntime-genai the same. In turn, so that a noisy
+machine is noisy for all; medians. The last line is one JSON object.
 
     python benchmarks/callers.py build/bench/int4-b128 --callers 4 --gguf build/bench/twin.gguf
+    python benchmarks/callers.py build/bench/int4-b128 --gguf build/bench/twin.gguf --prompt 190 --shared 170
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path, help="the bundle")
     parser.add_argument("--callers", type=int, default=4, metavar="N")
     parser.add_argument("--prompt", type=int, default=16, metavar="N", help="tokens of each prompt")
+    parser.add_argument("--shared", type=int, default=0, metavar="N", help="tokens with which all prompts begin alike")
     parser.add_argument("--decode", type=int, default=64, metavar="N", help="tokens of each answer")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="counted rounds, after one that warms up")
     runtimes.add_options(parser)
@@ -45,7 +48,7 @@ def main() -> None:
     found = measure(ways, options)
     for worker in (several, single, *others):
         worker.close()
-    settings = {"callers": options.callers, "prompt": options.prompt, "decode": options.decode}
+    settings = {name: getattr(options, name) for name in ("callers", "prompt", "shared", "decode")}
     print(runtimes.report("callers", (several, *others), options, **settings, **summary(found, others)))
 
 
@@ -56,7 +59,9 @@ def measure(ways: dict[str, tuple[Worker, int]], options: argparse.Namespace) ->
     vocab_size = min(int(worker.loaded["vocab_size"]) for worker, _ in ways.values())
     for index in range(options.rounds + 1):
         for name, (worker, callers) in ways.items():
-            prompts = [[draw.randrange(14, vocab_size) for _ in range(options.prompt)] for _ in range(callers)]
+            shared = [draw.randrange(14, vocab_size) for _ in range(options.shared)]
+            own = range(options.prompt - options.shared)
+            prompts = [[*shared, *(draw.randrange(14, vocab_size) for _ in own)] for _ in range(callers)]
             took = worker.do("together", prompts=prompts, count=options.decode)
             if index:
                 found[name].append({**took, "tok_s": callers * options.decode / took["seconds"]})
