@@ -3,8 +3,10 @@
 Each caller asks for an answer of its own to a prompt of random tokens, without guesses; with `--shared` the prompts of
 those who ask at once begin alike, as where they ask about one home. Ours: one alone, all at once, and all at once of an
 engine that has one sequence, so that they are computed one after the other. llama.cpp: one alone, and all at once in
-its own batches, a sequence each, a token of each in every step; onnxruntime-genai the same. In turn, so that a noisy
-machine is noisy for all; medians. The last line is one JSON object.
+its own batches, a sequence each, a token of each in every step; onnxruntime-genai the same. Where prompts begin alike
+also llama.cpp as a program of one's own could use it, which reads that once for all sequences of a batch; neither its
+server nor its Python package does. In turn, so that a noisy machine is noisy for all; medians. The last line is one
+JSON object.
 
     python benchmarks/callers.py build/bench/int4-b128 --callers 4 --gguf build/bench/twin.gguf
     python benchmarks/callers.py build/bench/int4-b128 --gguf build/bench/twin.gguf --prompt 190 --shared 170
@@ -25,6 +27,7 @@ import runtimes
 from worker import Worker
 
 OURS = "edge-assistant"
+COPYING = f"{runtimes.LLAMA}, the beginning read once"
 
 
 def main() -> None:
@@ -42,6 +45,8 @@ def main() -> None:
     several = runtimes.bundle(OURS, options.bundle, options, **loaded)
     single = runtimes.bundle(f"{OURS}, one sequence", options.bundle, options, **(loaded | {"sequences": 1}))
     others = runtimes.others(options, **loaded)
+    if options.gguf and options.shared:
+        others.append(runtimes.llama(options.gguf, options, name=COPYING, copying=True, **loaded))
     ways = {f"{worker.name}, one": (worker, 1) for worker in (several, *others)}
     ways |= {f"{worker.name}, together": (worker, options.callers) for worker in (several, *others)}
     ways[f"{OURS}, in turn"] = (single, options.callers)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import llama_cpp
 from llama_cpp import _internals as internals
 from worker import serve
+
+_BATCH = 512
+"""Tokens of a run, as llama.cpp has it by default."""
+
+
+class _Row(NamedTuple):
+    """A token of a batch."""
+
+    sequences: tuple[int, ...]
+    position: int
+    token: int
+    is_last: bool = False
+    """What follows it is wanted."""
 
 
 class LlamaRunner:
@@ -15,12 +29,24 @@ class LlamaRunner:
 
     runtime = f"llama-cpp-python {llama_cpp.__version__}"
 
-    def __init__(self, path: str, context: int, threads: int, sequences: int = 1, guessing: bool = False) -> None:
-        """Give each of some sequences a cache of `context` tokens; `guessing` as its prompt lookup has it."""
+    def __init__(
+        self,
+        path: str,
+        context: int,
+        threads: int,
+        sequences: int = 1,
+        guessing: bool = False,
+        copying: bool = False,
+    ) -> None:
+        """Give each of some sequences a cache of `context` tokens; `guessing` as its prompt lookup has it.
+
+        With `copying` what several prompts begin with is read once, for all of them.
+        """
+        self._copying = copying
         self._llama = llama_cpp.Llama(
             path,
             n_ctx=context,
-            n_batch=512,
+            n_batch=_BATCH,
             n_threads=threads,
             n_threads_batch=threads,
             logits_all=guessing,
@@ -31,8 +57,8 @@ class LlamaRunner:
 
     def _context(self, context: int, threads: int, sequences: int) -> internals.LlamaContext:
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx, params.n_seq_max, params.kv_unified = sequences * context, sequences, False
-        params.n_batch = params.n_ubatch = 512
+        params.n_ctx, params.n_seq_max, params.kv_unified = sequences * context, sequences, self._copying
+        params.n_batch = params.n_ubatch = _BATCH
         params.n_threads = params.n_threads_batch = threads
         return internals.LlamaContext(model=self._llama._model, params=params, verbose=False)  # noqa: SLF001
 
@@ -66,27 +92,53 @@ class LlamaRunner:
         sampler.add_greedy()
         self._several.kv_cache_clear()
         started = perf_counter()
-        tokens = self._step(sampler, prompts, 0)
+        shared = _shared(prompts) if self._copying else 0
+        everyone = tuple(range(len(prompts)))
+        rows = [_Row(everyone, at, token) for at, token in enumerate(prompts[0][:shared])]
+        tokens = self._step(sampler, [prompt[shared:] for prompt in prompts], shared, rows)
         first = perf_counter() - started
         for number in range(count - 1):
             tokens = self._step(sampler, [[token] for token in tokens], len(prompts[0]) + number)
         return {"seconds": perf_counter() - started, "first_s": [first] * len(prompts)}
 
-    def _step(self, sampler: internals.LlamaSampler, parts: list[list[int]], position: int) -> list[int]:
-        """Run some tokens of each sequence in one batch, and return what follows in each."""
-        size = sum(map(len, parts))
-        held = internals.LlamaBatch(n_tokens=size, embd=0, n_seq_max=1, verbose=False)
-        batch, ends = held.batch, []
-        for sequence, part in enumerate(parts):
-            for at, token in enumerate(part):
-                row = batch.n_tokens
-                batch.token[row], batch.pos[row] = token, position + at
-                batch.n_seq_id[row], batch.seq_id[row][0] = 1, sequence
-                batch.logits[row] = at == len(part) - 1
-                batch.n_tokens += 1
-            ends.append(batch.n_tokens - 1)
+    def _step(
+        self, sampler: internals.LlamaSampler, parts: list[list[int]], position: int, before: Sequence[_Row] = ()
+    ) -> list[int]:
+        """Run some tokens of each sequence in batches, and what comes before them; return what follows in each."""
+        rows = [
+            *before,
+            *(
+                _Row((sequence,), position + at, token, at == len(part) - 1)
+                for sequence, part in enumerate(parts)
+                for at, token in enumerate(part)
+            ),
+        ]
+        drawn: list[int] = []
+        for start in range(0, len(rows), _BATCH):
+            drawn += self._run(sampler, rows[start : start + _BATCH])
+        return drawn
+
+    def _run(self, sampler: internals.LlamaSampler, rows: Sequence[_Row]) -> list[int]:
+        """Run a batch; return what follows the tokens that are last."""
+        held = internals.LlamaBatch(n_tokens=len(rows), embd=0, n_seq_max=max(map(_width, rows)), verbose=False)
+        batch = held.batch
+        for at, row in enumerate(rows):
+            batch.token[at], batch.pos[at], batch.logits[at] = row.token, row.position, row.is_last
+            batch.n_seq_id[at] = len(row.sequences)
+            for number, sequence in enumerate(row.sequences):
+                batch.seq_id[at][number] = sequence
+        batch.n_tokens = len(rows)
         self._several.decode(held)
-        return [sampler.sample(self._several, end) for end in ends]
+        return [sampler.sample(self._several, at) for at, row in enumerate(rows) if row.is_last]
+
+
+def _width(row: _Row) -> int:
+    return len(row.sequences)
+
+
+def _shared(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens all prompts begin with."""
+    return next((at for at, tokens in enumerate(zip(*prompts, strict=False)) if len({*tokens}) > 1), 0)
 
 
 if __name__ == "__main__":

@@ -36,11 +36,11 @@ def bundle(name: str, path: Path, options: Namespace, script: str = "runner_bund
     return Worker(name, script, path=str(path), **_threads(options), **keywords)
 
 
-def llama(path: Path, options: Namespace, **keywords: Any) -> Worker:
+def llama(path: Path, options: Namespace, name: str = LLAMA, **keywords: Any) -> Worker:
     """Load a GGUF file in llama.cpp, whose threads are OpenMP's."""
     environment = {} if options.spinning else _OPENMP_SLEEPS
     keywords["threads"] = options.threads
-    return Worker(LLAMA, "runner_llama.py", environment=environment, path=str(path), **keywords)
+    return Worker(name, "runner_llama.py", environment=environment, path=str(path), **keywords)
 
 
 def others(options: Namespace, **keywords: Any) -> list[Worker]:
