@@ -140,9 +140,12 @@ def _cost(weight: Float32, how: Blocks, scales: Float32, x: Float32) -> float:
 
 def _scales(magnitude: Float32, exponent: float) -> Float32:
     """Return magnitude^exponent, about 1; a channel that is always zero is left as it is."""
-    powers = np.where(magnitude > 0, magnitude, 1) ** np.float32(exponent)
-    scales: Float32 = powers / np.sqrt(powers.max() * powers.min())
-    return scales.astype(np.float32)
+    met = magnitude > 0
+    powers = magnitude[met].astype(np.float64) ** exponent
+    scales = np.ones_like(magnitude)
+    if powers.size:
+        scales[met] = powers / np.sqrt(powers.max() * powers.min())
+    return scales
 
 
 def _pair(config: ModelConfig, name: str) -> tuple[str, list[str], Callable[[Float32], Float32]] | None:

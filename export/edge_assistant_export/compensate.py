@@ -20,7 +20,7 @@ Then all columns are gone through twice more, as in QuantEase (Behdin et al. 202
 (`descent.py`): each block tries a few scales and zero points about its own, and integers for each; the scale is then
 refitted to its integers, in closed form under H, and the best is kept if it is better than what was: so the cost never
 rises. The second time the scale that fits is tried alone: the others gain nothing then, and take two fifths of the
-time. H is damped: a text of some thousand tokens has not seen everything.
+time. H is damped: a text of some thousand tokens has not seen everything, and a short one much less.
 
 Most of the arithmetic is in products of large parts: columns are rounded in halves of halves, of which the first brings
 all its errors to the second at once, and a block's slope, half the gradient, is made when the block is reached.
@@ -37,8 +37,14 @@ from edge_assistant_export.effort import Spent, of_sums, untold
 from edge_assistant_export.quantize import Float32, Packed, grid, inverse_of, n_blocks, pack, pack_zero_points
 from edge_assistant_export.triangular import factor_of_inverse, times_upper, times_upper_transposed
 
-# What is added to the diagonal of H, as a share of its mean.
+# What is added to the diagonal of H, as a share of its mean: where inputs are few for their channels, as with a short
+# text or with an expert that is seldom chosen, they would be fitted rather than the language, so it is more then. With
+# 129 tokens stories260K comes to a KL divergence of 0.11, which is 0.16 otherwise, and 0.12 without GPTQ.
 _DAMPING: Final = 0.02
+_MANY: Final = 4
+"""Inputs for each channel that are enough."""
+_SCARCE: Final = 0.5
+_MOST_DAMPING: Final = 1.0
 # The scales that are tried each time all columns are gone through: the first time those about a block's own too.
 _SWEEPS: Final = (SHARES, SHARES[:1])
 # Columns of H that are made at a time, and columns that are rounded one by one.
@@ -76,8 +82,14 @@ def products_of(x: Float32, spent: Spent = untold) -> Products:
         spent(of_sums(n, width * (start + width / 2)))
     if not np.isfinite(damped.sum()):
         raise np.linalg.LinAlgError("it is not finite")
-    damped[np.diag_indices_from(damped)] += _DAMPING * float(np.mean(np.diagonal(damped))) or 1.0
+    damped[np.diag_indices_from(damped)] += _damping(n, row_size) * float(np.mean(np.diagonal(damped))) or 1.0
     return Products(damped, factor_of_inverse(damped, spent))
+
+
+def _damping(n: int, row_size: int) -> float:
+    """Return the share for inputs [n, row_size]."""
+    scarcity = max(0.0, row_size / n - 1 / _MANY)
+    return min(_MOST_DAMPING, _DAMPING + _SCARCE * scarcity)
 
 
 def compensated(aim: Float32, products: Products, bits: int, block_size: int, *, zero_points: bool = False) -> Packed:

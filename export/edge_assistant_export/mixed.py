@@ -29,15 +29,14 @@ import numpy as np
 from edge_assistant.bundle import SMALL_BLOCK, Bundle
 from edge_assistant.errors import CheckpointError, MaxKlError, RecipeError, TargetSizeError
 from edge_assistant_export.calibration_text import calibration_texts
-from edge_assistant_export.graph import serialize
 from edge_assistant_export.journal import kept
-from edge_assistant_export.mistral import CacheScales, build_graph
+from edge_assistant_export.mistral import CacheScales
 from edge_assistant_export.publish import partial_folder
 from edge_assistant_export.reference import forward_all
 from edge_assistant_export.sensitivity import saved_by_small_blocks, sensitivities
 from edge_assistant_export.verify import compare
 from edge_assistant_export.weights import plan_weights
-from edge_assistant_export.write import TEXTS, check_norms, describe, export, fingerprint, mark_of
+from edge_assistant_export.write import TEXTS, check_norms, describe, export, fingerprint, graph_of, mark_of
 
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
@@ -232,8 +231,8 @@ def _bytes_beside_the_weights(checkpoint: Checkpoint, recipe: Recipe) -> int:
     scale = np.zeros((shape.n_layers, shape.n_kv_heads, shape.head_dim), np.float32)
     weights = plan_weights(shape, manifest.quantization)
     scales = CacheScales(scale, scale) if recipe.cache == "int8" else None
-    graph = build_graph(shape, manifest.quantization, weights, lambda _: nothing, scales)
-    return len(serialize(graph)) + len(checkpoint.tokenizer_json()) + len(manifest.to_json().encode()) + _SMALL_FILES
+    graph = graph_of(manifest, weights, lambda _: nothing, scales)
+    return len(graph) + len(checkpoint.tokenizer_json()) + len(manifest.to_json().encode()) + _SMALL_FILES
 
 
 class _Trials:

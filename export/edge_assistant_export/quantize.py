@@ -39,6 +39,9 @@ _WIDTHS: Final = (0.82, 0.88, 0.94, 1.0)
 # of the interpreter lock, outweigh the calls, so that two threads quantise twice as fast.
 _PIECE: Final = 320_000
 _TINY: Final = np.float32(1e-30)
+_LEAST_SCALE: Final = np.finfo(np.float32).tiny
+_LARGEST_POWER: Final = 126
+"""Of two, of which the inverse is a normal number as well."""
 
 
 class Packed(NamedTuple):
@@ -117,10 +120,25 @@ def grid(
     columns: Float32, bits: int, method: Rounding = "least_squares", *, zero_points: bool
 ) -> tuple[Float32, Float32]:
     """Return the scales, as bf16 holds them, and zero points [columns] of blocks [block_size, columns]."""
+    power = _power_of_peak(columns)
+    # Of squares of numbers about 1 none is beyond float32; a power of two changes no digit of what is found.
+    columns = columns * np.ldexp(np.float32(1), -power)
     if zero_points:
-        return _zero_point_grid(columns, bits)
-    scales = _peak_scales(columns, bits) if method == "maximum" else _least_squares_scales(columns, bits)
-    return round_to_bf16(scales), np.full(columns.shape[1], 2 ** (bits - 1), np.float32)
+        scales, zeros = _zero_point_grid(columns, bits)
+    else:
+        found = _peak_scales(columns, bits) if method == "maximum" else _least_squares_scales(columns, bits)
+        scales, zeros = round_to_bf16(found), np.full(columns.shape[1], 2 ** (bits - 1), np.float32)
+    with np.errstate(over="ignore"):  # what is beyond float32 then is refused by who writes it
+        scales = np.ldexp(scales, power)
+    # Of a scale that is not normal too few digits are left, and its inverse is beyond float32.
+    return np.where(np.abs(scales) < _LEAST_SCALE, np.float32(0), scales), zeros
+
+
+def _power_of_peak(columns: Float32) -> npt.NDArray[np.int32]:
+    """Return for every column [block_size, columns] the power of two that its largest weight is about."""
+    peak = np.maximum(columns.max(axis=0), -columns.min(axis=0))
+    power: npt.NDArray[np.int32] = np.frexp(peak)[1]
+    return np.clip(power, -_LARGEST_POWER, _LARGEST_POWER)
 
 
 def _to_columns(weight: Float32, blocks: int, block_size: int) -> Float32:

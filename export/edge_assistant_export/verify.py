@@ -15,9 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_assistant.bundle import MANIFEST_FILE, Bundle
 from edge_assistant.config import EngineSettings
@@ -32,12 +33,16 @@ from edge_assistant_export.sample import Progress, sample
 if TYPE_CHECKING:
     from edge_assistant_export.checkpoint import Checkpoint
 
+Float64 = npt.NDArray[np.float64]
+Float = TypeVar("Float", np.float32, np.float64)
+
 # The longest text that is read, in tokens: enough for context to matter, few enough for a laptop.
 _LONGEST: Final = 512
 # The same for texts that the checkpoint samples itself.
 _SAMPLED: Final = 64
-# Positions whose distributions are compared at a time.
-_ROWS: Final = 64
+# Positions whose distributions are compared at a time, in float64: float32 has too few digits for what a bundle of
+# floats is off, and would make it negative at times.
+_ROWS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ def compare(bundle: Bundle, texts: Sequence[Sequence[int]], expected: Iterable[F
 def distance(texts: Iterable[Sequence[int]], expected: Iterable[Float32], found: Iterable[Float32]) -> Verification:
     """Compare two sets of logits [n, vocab] of texts."""
     parts = [_distances(*one) for one in zip(texts, expected, found, strict=True)]
-    positions = np.concatenate(parts).astype(np.float64)
+    positions = np.concatenate(parts)
     kl, agreement, reference_loss, loss = positions.mean(axis=0).tolist()
     return Verification(
         tokens=len(positions),
@@ -170,13 +175,13 @@ def texts_of(text: str, tokenizer: Tokenizer, begin: int | None, longest: int, t
     return texts
 
 
-def _distances(ids: Sequence[int], expected: Float32, found: Float32) -> Float32:
+def _distances(ids: Sequence[int], expected: Float32, found: Float32) -> Float64:
     """Return [n - 1, 4]: KL divergence, agreement, and -log p and -log q of the token that follows."""
     following = np.asarray(ids[1:])
-    result = np.empty((len(following), 4), np.float32)
+    result = np.empty((len(following), 4))
     for start in range(0, len(following), _ROWS):
         rows = slice(start, min(start + _ROWS, len(following)))
-        log_p, log_q = log_softmax(expected[rows]), log_softmax(found[rows])
+        log_p, log_q = (log_softmax(logits[rows].astype(np.float64)) for logits in (expected, found))
         each, token = np.arange(rows.stop - start), following[rows]
         result[rows, 0] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
         result[rows, 1] = log_p.argmax(axis=1) == log_q.argmax(axis=1)
@@ -185,8 +190,8 @@ def _distances(ids: Sequence[int], expected: Float32, found: Float32) -> Float32
     return result
 
 
-def log_softmax(logits: Float32) -> Float32:
-    """Return the logarithms of the chances that logits [n, vocab] speak of."""
+def log_softmax(logits: npt.NDArray[Float]) -> npt.NDArray[Float]:
+    """Return the logarithms of the chances that logits [n, vocab] speak of, in their type."""
     shifted = logits - logits.max(axis=1, keepdims=True)
-    result: Float32 = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    result: npt.NDArray[Float] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,7 @@ from edge_assistant_export.publish import (
     write_file,
     write_json,
 )
+from edge_assistant_export.quantize import Float32
 from edge_assistant_export.reference import Tensors
 from edge_assistant_export.rotary import rotary_tables
 from edge_assistant_export.stored import as_stored
@@ -111,7 +113,7 @@ def export(
             rounded = _write_weights(job, manifest, weights, recipe, progress)
             scales = _finite(cache_scales(rounded, texts), checkpoint) if recipe.cache == "int8" else None
             checkpoint.check_unchanged()
-            write_file(folder / GRAPH_FILE, _graph(manifest, weights, rounded, scales))
+            write_file(folder / GRAPH_FILE, graph_of(manifest, weights, rounded.tensor, scales))
             write_file(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
             write_json(folder / "config.json", bundle_config(manifest))
             write_json(folder / "genai_config.json", genai_config(manifest))
@@ -138,12 +140,13 @@ def _write_weights(job: Job, manifest: Manifest, weights: Weights, recipe: Recip
     return rounded
 
 
-def _graph(manifest: Manifest, weights: Weights, rounded: Tensors, scales: CacheScales | None) -> bytes:
+def graph_of(manifest: Manifest, weights: Weights, norm: Callable[[str], Float32], scales: CacheScales | None) -> bytes:
+    """Return the file of the graph that the manifest describes; see `build_graph`."""
     model = build_graph(
         manifest.architecture,
         manifest.quantization,
         weights,
-        rounded.tensor,
+        norm,
         scales,
         bounded_window=manifest.cache.window == "bounded",
         lora=manifest.lora,

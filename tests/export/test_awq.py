@@ -52,6 +52,25 @@ def test_the_function_stays(checkpoint, tmp_path):
         np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-3 * np.abs(one).max())
 
 
+def test_a_channel_that_is_always_zero_is_left_as_it_is(checkpoint, tmp_path):
+    """Made larger than those that are met, it would coarsen the scale of every block it lies in."""
+
+    class Dead(Uneven):
+        def tensor(self, name, rows=None):
+            tensor = super().tensor(name, rows)
+            if name.endswith(("attention_norm", "ffn_norm")):
+                tensor[3] = 0
+                tensor *= 0.01
+            return tensor
+
+    model = Dead(checkpoint)
+    found = scaled(model, TEXTS, BLOCKS, tmp_path / "scales.npz")
+    for layer in range(model.config.n_layers):
+        one, other = (each.tensor(f"layers.{layer}.q") for each in (found, model))
+        np.testing.assert_array_equal(one[:, 3], other[:, 3])
+        assert not np.allclose(one, other)
+
+
 def test_products_are_nearer_than_without(checkpoint, tmp_path):
     """Of each layer's q, for the inputs that it meets: the scales were found for a part of them."""
     model = Uneven(checkpoint)

@@ -140,3 +140,10 @@ def test_a_file_that_is_no_text_is_named(checkpoint, tmp_path, content, problem)
         (tmp_path / "text").write_bytes(content)
     with pytest.raises(CheckpointError, match=f"text: .*{problem}"):
         calibration_texts(checkpoint, tmp_path / "text")
+
+
+@pytest.mark.parametrize(("words", "warned"), [(3, True), (700, False)])
+def test_a_text_too_short_to_be_of_use_is_warned_of(checkpoint, tmp_path, caplog, words, warned):
+    (tmp_path / "text").write_text("once upon a time " * words)
+    count = sum(map(len, calibration_texts(checkpoint, tmp_path / "text")))
+    assert [f"{count} tokens of {tmp_path / 'text'} are few" in line for line in caplog.messages] == [True] * warned

@@ -135,12 +135,26 @@ def test_sums_in_panels_are_the_whole_sum(x, monkeypatch):
     np.testing.assert_allclose(damped, products_of(x).damped, rtol=1e-4, atol=1e-2)
 
 
-def test_the_factor_is_that_of_the_damped_inverse(x, products):
-    plain = (x.T @ x).astype(np.float64)
+def test_the_factor_is_that_of_the_damped_inverse(x):
+    many = np.concatenate((x, x[::-1] * 2))
+    plain = (many.T @ many).astype(np.float64)
     expected = plain + 0.02 * np.diagonal(plain).mean() * np.eye(IN)
-    factor = products.factor.astype(np.float64)
+    factor = products_of(many).factor.astype(np.float64)
     np.testing.assert_array_equal(factor, np.triu(factor))
     np.testing.assert_allclose(factor.T @ factor @ expected, np.eye(IN), atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [8, 32, 96, 192])
+def test_few_inputs_are_not_fitted_at_the_cost_of_others(count):
+    """As an expert that is seldom chosen meets them: what it meets later is farther off, but not much."""
+    rng, weight = np.random.default_rng(0), random(ROWS, IN)
+    mixed = np.linalg.qr(rng.standard_normal((IN, IN)))[0] * np.arange(1, IN + 1) ** -0.25
+    met, later = ((rng.standard_normal((n, IN)) @ mixed.T).astype(np.float32) for n in (count, 4000))
+
+    def error(packed):
+        return np.square(later @ (dequantize(packed, 4, IN) - weight).T).sum()
+
+    assert error(compensated(weight, products_of(met), 4, 32)) < 1.25 * error(quantize(weight, 4, 32))
 
 
 def test_inputs_that_are_always_zero_do_no_harm():

@@ -232,6 +232,18 @@ def test_the_folder_is_no_larger_than_was_asked(shape, how, tiny_checkpoint, tmp
     assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize("shape", [{}, {"sliding_window": 8}])
+@pytest.mark.parametrize(
+    "recipe", [Recipe(), Recipe(lora_rank=4), Recipe(lora_rank=4, zero_points=True, dtype="float16")]
+)
+def test_the_smallest_size_that_is_named_holds_the_folder(shape, recipe, tiny_checkpoint, tmp_path):
+    with Checkpoint.open(tiny_checkpoint(num_hidden_layers=12, **shape)) as checkpoint:
+        least, most = check_size(checkpoint, recipe, Goal())
+        for bits, size in ((4, least), (8, most)):
+            export(checkpoint, replace(recipe, bits=bits), tmp_path / str(bits))
+            assert sum(file.stat().st_size for file in (tmp_path / str(bits)).iterdir()) <= size
+
+
 def test_a_dry_run_names_the_range_and_needs_no_weights(folder, tmp_path, capsys):
     (folder / "model.safetensors").unlink()
     assert run("model", folder, tmp_path / "out", "--target-size", "1GB", "--dry-run") == 0

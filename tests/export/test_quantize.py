@@ -114,6 +114,33 @@ def test_blocks_of_zeros_stay_zero(zero_points):
     assert restored[:, :32].any()
 
 
+@pytest.mark.parametrize(
+    ("method", "zero_points"), [("least_squares", False), ("least_squares", True), ("maximum", False)]
+)
+@pytest.mark.parametrize("power", [-110, -60, 63, 120])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_how_large_all_weights_are_changes_no_integer(bits, power, method, zero_points):
+    """Squares of weights beyond 2**64 are beyond float32, and those below 2**-75 are nothing in it."""
+    weight = gaussian(24, 172)
+    plain, other = (
+        quantize(one, bits, 32, method, zero_points=zero_points) for one in (weight, np.ldexp(weight, power))
+    )
+    np.testing.assert_array_equal(other.data, plain.data)
+    np.testing.assert_array_equal(other.scales, np.ldexp(plain.scales, power))
+    if zero_points:
+        np.testing.assert_array_equal(other.zero_points, plain.zero_points)
+
+
+@pytest.mark.parametrize("zero_points", [False, True])
+def test_blocks_of_numbers_that_are_hardly_any_become_zeros(zero_points):
+    weight = gaussian(24, 172)
+    weight[:, 32:64] *= np.float32(1e-40)
+    weight[:, 40:50] = 0
+    found = dequantize(quantize(weight, 4, 32, zero_points=zero_points), 4, 172)
+    assert not found[:, 32:64].any()
+    assert np.square(found - weight).sum() < 0.02 * np.square(weight).sum()
+
+
 def test_low_half_of_a_byte_is_the_first_weight():
     weight = np.zeros((1, 32), np.float32)
     weight[0, :2] = -8, 3

@@ -15,7 +15,7 @@ from edge_assistant.text.tokenizer import Tokenizer
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.reference import forward, forward_all
-from edge_assistant_export.verify import compare, record, verify
+from edge_assistant_export.verify import compare, distance, record, verify
 from edge_assistant_export.write import export
 
 STORIES_TEXT = Path(__file__).parents[1] / "data" / "stories.txt"
@@ -34,6 +34,24 @@ def test_a_float32_bundle_is_its_checkpoint(tiny_checkpoint, export_bundle):
     assert abs(result.kl) < 1e-6
     assert result.top1_agreement == 1
     assert result.perplexity == pytest.approx(result.reference_perplexity, rel=1e-4)
+
+
+@pytest.mark.parametrize("apart", [0, 1e-5, 1e-2])
+@pytest.mark.parametrize("vocab", [7, 32_768])
+def test_the_distance_of_two_distributions_is_what_the_formula_says(vocab, apart):
+    """To the last digits: a divergence of 1e-9 is not lost, and none is below zero, in what float32 cannot hold."""
+    rng = np.random.default_rng(0)
+    expected = (3 * rng.standard_normal((70, vocab))).astype(np.float32)
+    found = (expected + apart * rng.standard_normal((70, vocab)) + 4).astype(np.float32)
+    ids = rng.integers(vocab, size=70).tolist()
+    p, q = (np.exp(one.astype(np.float64)) for one in (expected[:-1], found[:-1]))
+    p, q = (one / one.sum(axis=1, keepdims=True) for one in (p, q))
+    result = distance([ids], [expected], [found])
+    assert result.tokens == 69
+    assert result.kl == pytest.approx((p * np.log(p / q)).sum(axis=1).mean(), rel=1e-4, abs=1e-15)
+    assert result.top1_agreement == (p.argmax(axis=1) == q.argmax(axis=1)).mean()
+    for found_perplexity, chances in ((result.perplexity, q), (result.reference_perplexity, p)):
+        assert found_perplexity == pytest.approx(np.exp(-np.log(chances[np.arange(69), ids[1:]]).mean()))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
