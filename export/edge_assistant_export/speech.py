@@ -7,9 +7,8 @@ tokenizer: `<|de|>`, `<|transcribe|>`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from tokenizers import Tokenizer
 
@@ -70,7 +69,7 @@ def describe_speech(
     check_choice("bits", bits, (8, 32))
     whisper = checkpoint.family == "whisper"
     with describing(checkpoint.folder / "config.json"):
-        architecture = _whisper(checkpoint.config) if whisper else _moonshine(checkpoint)
+        architecture = (_whisper if whisper else _moonshine)(checkpoint)
         audio = (_whisper_audio if whisper else _moonshine_audio)(checkpoint)
         tokenizer = checkpoint.tokenizer(architecture.vocab_size)
         return SpeechManifest(
@@ -89,8 +88,15 @@ def describe_speech(
         )
 
 
-def _whisper(config: Mapping[str, Any]) -> SpeechArchitecture:
+def _whisper(checkpoint: Pretrained) -> SpeechArchitecture:
+    """Return the shape of one whose halves have as many heads: optimum counts those of the one for both."""
+    config = checkpoint.config
     n_heads = config["decoder_attention_heads"]
+    if (found := config.get("encoder_attention_heads") or n_heads) != n_heads:
+        supported = "Whispers whose encoder and decoder have as many heads"
+        raise UnsupportedArchitectureError(
+            checkpoint.folder / "config.json", f"encoder_attention_heads {found}", supported
+        )
     return SpeechArchitecture(
         family="whisper",
         hidden_size=config["d_model"],

@@ -166,6 +166,12 @@ def test_a_moonshine_whose_halves_differ_is_refused(moonshine, key):
         describe(moonshine)
 
 
+def test_a_whisper_whose_halves_have_other_heads_is_refused(whisper):
+    edit(whisper / "config.json", encoder_attention_heads=4)
+    with pytest.raises(UnsupportedArchitectureError, match="encoder_attention_heads 4"):
+        describe(whisper)
+
+
 def test_a_moonshine_that_wants_its_wave_normalised_is_refused(moonshine):
     edit(moonshine / "preprocessor_config.json", do_normalize=True)
     with pytest.raises(CheckpointError, match="do_normalize"):

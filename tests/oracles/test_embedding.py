@@ -152,6 +152,18 @@ def test_a_float32_graph_of_other_weights_is_refused(tmp_path):
         embedding_quality(other, bundle.path, manifest)
 
 
+@pytest.mark.parametrize("bits", [8, 32])
+def test_vectors_of_nothing_are_refused(tmp_path, capsys, bits):
+    from safetensors.numpy import load_file, save_file
+
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "bert")
+    tensors = {name: 0 * tensor for name, tensor in load_file(checkpoint / "model.safetensors").items()}
+    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    assert main(["embedding", str(checkpoint), str(tmp_path / "out"), "--bits", str(bits)]) == 1
+    assert "computes what is no number" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_without_the_pooler_that_is_not_used_will_do(tmp_path):
     from safetensors.numpy import load_file, save_file
 

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edge_assistant.bundle import SpeechBundle
+from edge_assistant.bundle import DECODER_FILE, SpeechBundle
 from edge_assistant.errors import VerificationError
 from edge_assistant_export.cli import main
 from edge_assistant_export.speech import describe_speech, open_speech
@@ -313,6 +313,37 @@ def test_a_float32_graph_of_other_weights_is_refused(checkpoint, model, export_s
         speech_quality(model, bundle.path, manifest)
     with torch.no_grad():
         head.copy_(head.flip(0))
+
+
+@pytest.mark.parametrize("with_past", [False, True])
+def test_a_float32_graph_one_of_whose_branches_is_wrong_is_refused(one, export_speech, tmp_path, with_past):
+    import onnx
+    from onnx import helper
+
+    folder = shutil.copytree(export_speech(one, 32).path, tmp_path / "wrong")
+    graph = onnx.load(folder / DECODER_FILE)
+    (choice,) = (node for node in graph.graph.node if node.op_type == "If")
+    (branch,) = (held.g for held in choice.attribute if held.name == ("then_branch" if with_past else "else_branch"))
+    (last,) = (node for node in branch.node if "logits" in node.output)
+    last.output[list(last.output).index("logits")] = "turned"
+    branch.node.append(helper.make_node("Neg", ["turned"], ["logits"]))
+    onnx.save(graph, folder / DECODER_FILE)
+    model = transformers.AutoModelForSpeechSeq2Seq.from_pretrained(one).eval()
+    with pytest.raises(VerificationError, match="KL divergence"):
+        speech_quality(model, folder, describe_speech(open_speech(one), bits=32, name="x"))
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_weights_that_compute_no_number_are_refused(one, tmp_path, capsys, bits):
+    from safetensors.numpy import load_file, save_file
+
+    broken = shutil.copytree(one, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.decoder.layers.0.fc1.weight"][:] = 1e30
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    assert main(["speech", str(broken), str(tmp_path / "out"), "--bits", str(bits)]) == 1
+    assert "computes what is no number" in capsys.readouterr().err
+    assert names_in(tmp_path) == ["broken"]
 
 
 def test_a_disk_with_too_little_room_is_refused_before_a_graph_is_written(one, tmp_path, capsys, monkeypatch):
