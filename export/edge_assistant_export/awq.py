@@ -141,10 +141,11 @@ def _cost(weight: Float32, how: Blocks, scales: Float32, x: Float32) -> float:
 def _scales(magnitude: Float32, exponent: float) -> Float32:
     """Return magnitude^exponent, about 1; a channel that is always zero is left as it is."""
     met = magnitude > 0
-    powers = magnitude[met].astype(np.float64) ** exponent
+    powers = magnitude[met] ** np.float32(exponent)
     scales = np.ones_like(magnitude)
     if powers.size:
-        scales[met] = powers / np.sqrt(powers.max() * powers.min())
+        # Of the tiniest numbers the product is nothing.
+        scales[met] = powers / (np.sqrt(powers.max() * powers.min()) or powers.max())
     return scales
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from tokenizers import Tokenizer
 
+from edge_assistant.errors import EdgeAssistantError
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.reference import Past, hidden_states, logits
 
@@ -62,9 +63,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="the longest a text becomes")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with Checkpoint.open(options.checkpoint) as checkpoint:
-        tokenizer = Tokenizer.from_buffer(checkpoint.tokenizer_json())
-        texts = sample(checkpoint, options.texts, options.tokens, options.seed)
+    try:
+        with Checkpoint.open(options.checkpoint) as checkpoint:
+            tokenizer = Tokenizer.from_buffer(checkpoint.tokenizer_json())
+            texts = sample(checkpoint, options.texts, options.tokens, options.seed)
+    except EdgeAssistantError as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
     sys.stdout.write("\n\n".join(tokenizer.decode(text) for text in texts) + "\n")
 
 

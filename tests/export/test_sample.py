@@ -32,6 +32,14 @@ def test_texts_begin_and_do_not_hold_their_end(tiny):
         assert len(text) <= 40
 
 
+def test_a_checkpoint_that_is_none_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sample", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    assert f"error: {tmp_path}: it is no checkpoint" in capsys.readouterr().err
+
+
 def test_same_seed_same_texts(tiny):
     assert sample(tiny, 4, 12, seed=5) == sample(tiny, 4, 12, seed=5)
     assert sample(tiny, 4, 12, seed=5) != sample(tiny, 4, 12, seed=6)

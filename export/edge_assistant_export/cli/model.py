@@ -104,7 +104,12 @@ def add_model(commands: _SubParsersAction[ArgumentParser]) -> None:
         const=True,
         help="give each block a zero point: nearer to the checkpoint, for 4 more bits a block",
     )
-    add("--accuracy-level", type=int, metavar="0|4", help="4 computes in int8 (default), 0 in float32")
+    add(
+        "--accuracy-level",
+        type=int,
+        metavar="0|4",
+        help="4 computes in int8 (default), 0 in float32, but for 8-bit experts",
+    )
     add(
         "--dtype",
         metavar="float32|float16",
