@@ -8,8 +8,8 @@ the product. Answers in a sentence (grounded in the home) and calls of tools (JS
                 the shape, so that it paces its guesses as it would there
     hindsight   the same guesses, but in each run as many as turn out to be best: the ceiling that our costs allow; and
                 beside it always the same number of them, or as many as there are, the best of which is known afterwards
-    llama.cpp   llama-cpp-python's prompt lookup on the answers of home-mini's own GGUF twin, without a grammar; with each
-                number of guesses, the best of which counts
+    llama.cpp   llama-cpp-python's prompt lookup on the answers of home-mini's own GGUF twin, without a grammar; with
+                each number of guesses, the best of which counts
 
 What a grammar computes is counted for neither, nor what drawing a token takes.
 

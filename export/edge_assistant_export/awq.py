@@ -67,6 +67,9 @@ def scaled(model: Tensors, texts: Sequence[Sequence[int]], blocks: Mapping[str, 
     """Return the model with the scales that texts of ids ask for, for which it is read once; `blocks` by tensor.
 
     They are kept at `keep`, an .npz, and read from there the next time.
+
+    Raises:
+        FloatingPointError: What passes through the layers is not finite.
     """
     if keep.is_file():
         with np.load(keep) as kept:
@@ -108,6 +111,8 @@ class _Search(Observer):
         if total is None or pair is None:
             return
         giver, takers, spread = pair
+        if not np.isfinite(total).all():
+            raise FloatingPointError("it is not finite")
         total /= np.float32(count)
         scales = self._best(spread(total), np.concatenate(some), takers)
         self.factors[f"{giver} 0"] = np.reciprocal(_unspread(self._model.config, self._name, scales))
@@ -119,7 +124,7 @@ class _Search(Observer):
         costs = np.zeros(len(candidates))
         for weight, how in self._weights(takers):
             costs += [_cost(weight, how, scales, x) for scales in candidates]
-        return candidates[int(costs.argmin())]
+        return candidates[int(np.where(np.isnan(costs), np.inf, costs).argmin())]
 
     def _weights(self, names: Iterable[str]) -> Iterator[tuple[Float32, Blocks]]:
         """Give matrices that are to be rounded, in pieces, and how; a router is not."""

@@ -173,7 +173,11 @@ class Awq:
 
     def __call__(self, job: Job, target: Target) -> Tensors:
         """Write every matrix of the scaled model."""
-        model = scaled(job.checkpoint, job.texts, job.blocks, job.folder / ".scales.npz")
+        try:
+            model = scaled(job.checkpoint, job.texts, job.blocks, job.folder / ".scales.npz")
+        except FloatingPointError as error:
+            problem = f"AWQ cannot weigh what passes through its layers ({error}): try --method least-squares"
+            raise CheckpointError(job.checkpoint.source_name, problem) from error
         target.write(target.left, lambda: LEAST_SQUARES.quantize, model)
         return model
 

@@ -189,10 +189,17 @@ class _Step(NamedTuple):
 def _by_gain(
     checkpoint: Checkpoint, recipe: Recipe, texts: list[list[int]], progress: Progress, keep: Path | None
 ) -> list[_Step]:
-    """Return all steps, the one first that gains most for a byte."""
+    """Return all steps, the one first that gains most for a byte.
+
+    Raises:
+        CheckpointError: What matrices cost is no number.
+    """
     how = recipe.quantization(checkpoint.config)
     measure = partial(sensitivities, checkpoint, how, texts, partial(progress, "sensitivity"))
     found = measure() if keep is None else kept(keep / ".sensitivities.json", measure)
+    if not np.isfinite([*found.values()]).all():
+        problem = "it computes what is no number of the text that it is measured with: the weights are broken"
+        raise CheckpointError(checkpoint.source_name, f"{problem}, or too large for float32")
     plain, small, eight = (
         plan_weights(checkpoint.config, other).by_name
         for other in (how, replace(how, block_size=SMALL_BLOCK), replace(how, bits=8))

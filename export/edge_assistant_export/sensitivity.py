@@ -92,7 +92,7 @@ def saved_by_small_blocks(checkpoint: Tensors, how: Quantization, matrices: Sequ
         )
         start = max(0, n_rows - _ROWS) // 2
         weight = checkpoint.tensor(name, slice(start, start + min(n_rows, _ROWS)))
-        errors += [np.square(_in_4_bits(weight, blocks) - weight).sum() for blocks in (how, small)]
+        errors += [np.square(_in_4_bits(weight, blocks) - weight, dtype=np.float64).sum() for blocks in (how, small)]
     return float(1 - errors[1] / errors[0]) if errors[0] else 0.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -304,6 +305,21 @@ def test_too_little_text_to_hold_some_out_is_said(tiny_checkpoint, tmp_path):
     refused = pytest.raises(CheckpointError, match="give a longer text")
     with Checkpoint.open(tiny_checkpoint()) as checkpoint, refused:
         choose_bits(checkpoint, Recipe(), goal, tmp_path / "text", out, unheard).__enter__()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("how", [("--target-size", "1GB", "--block-size", 64), ("--max-kl", 1), ("--method", "awq")])
+def test_a_model_that_computes_no_number_is_refused(how, tiny_checkpoint, text, tmp_path, capsys):
+    folder = Path(shutil.copytree(tiny_checkpoint(), tmp_path / "broken"))
+    tensors = load_file(folder / "model.safetensors")
+    wide = {name: tensor * np.float32(1e21) for name, tensor in tensors.items() if "mlp" in name}
+    save_file(tensors | wide, folder / "model.safetensors")
+    if how[0] == "--target-size":
+        with Checkpoint.open(folder) as checkpoint:
+            how = (how[0], f"{sum(check_size(checkpoint, Recipe(block_size=64), Goal())) // 2000}KB", *how[2:])
+    assert run("model", folder, tmp_path / "out", *how, "--calibration", text) == 1
+    assert re.search("broken: .*(no number|not finite)", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_may_not_be_written_is_named(tiny_checkpoint, text, tmp_path, capsys):
