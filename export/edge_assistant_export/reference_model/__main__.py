@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_assistant.errors import EdgeAssistantError
+
 if TYPE_CHECKING:
     from edge_assistant_export.reference_model.evaluate import Judge
     from edge_assistant_export.reference_model.model import Mistral
@@ -19,8 +21,12 @@ EXPERTS_PER_TOKEN = 2
 
 def main() -> None:
     """Run one step."""
-    arguments = _parser().parse_args()
-    arguments.run(arguments)
+    parser = _parser()
+    arguments = parser.parse_args()
+    try:
+        arguments.run(arguments)
+    except EdgeAssistantError as error:
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,12 +69,25 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--checkpoint", type=Path, help="a checkpoint folder (needs torch)")
     which.add_argument("--bundle", type=Path, help="an exported bundle, on the board's engine")
     evaluate.add_argument("--tokenizer", type=Path, default=CHECKPOINT / "tokenizer.json", help="with --state")
-    evaluate.add_argument("--splits", default="abc")
-    evaluate.add_argument("--count", type=int, default=1200, help="questions of (a) and of (b)")
+    evaluate.add_argument("--splits", type=_splits, default="abc", help="of a, b and c (default: abc)")
+    evaluate.add_argument("--count", type=_count, default=1200, help="questions of (a) and of (b)")
     evaluate.add_argument("--threads", type=int, default=1)
     evaluate.add_argument("--misses", action="store_true", help="print every miss")
     evaluate.set_defaults(run=_evaluate)
     return parser
+
+
+def _splits(text: str) -> str:
+    """Return the letters of held-out sets: there are questions of any other letter, but of training's own patterns."""
+    if not text or set(text) - set("abc"):
+        raise argparse.ArgumentTypeError(f"{text!r} names no splits: write some of abc, without anything between them")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of questions: write 1 or more")
+    return int(text)
 
 
 def _tokenizer(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from edge_assistant.home.actions import check_arguments, plan
 from edge_assistant.home.registry import Home
 from edge_assistant.home.resolve import resolve, target_of
 from edge_assistant.text.messages import Assistant, ToolCall
+from edge_assistant_export.reference_model.__main__ import main
 from edge_assistant_export.reference_model.evaluate import as_json, evaluate, table
 from edge_assistant_export.reference_model.lexicon.names import AREAS
 from edge_assistant_export.reference_model.phrasing import is_held_out
@@ -22,6 +24,16 @@ COUNT = 240
 @pytest.mark.parametrize("split", ["a", "b", "c"])
 def test_a_split_is_always_the_same(split: str) -> None:
     assert list(cases(split, 60)) == list(cases(split, 60))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--splits", "x"), ("--splits", "a,b"), ("--splits", ""), ("--count", "0"), ("--count", "-1")]
+)
+def test_what_is_no_held_out_set_has_no_score(wrong: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["reference_model", "evaluate", "--bundle", "nowhere", *wrong])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
 
 
 def test_split_a_has_names_that_are_made_up_and_known_patterns() -> None:
