@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 # One text of so many is held out.
 _HELD_OUT: Final = 5
+# Positions that are measured at least: a text that ends behind its fourth part would leave one or two.
+_LEAST_MEASURED: Final = 128
 _TRIAL: Final = "bundle"
 # For config.json, genai_config.json, and what the manifest says of files and of quality.
 _SMALL_FILES: Final = 4096
@@ -139,8 +141,8 @@ def _chosen(
         fits = partial(_takes_at_most, checkpoint, size - rest)
         return Choice(fitting(checkpoint, recipe, fits, texts, progress, folder), texts, None)
     held_out = [text for text in texts[_HELD_OUT - 1 :: _HELD_OUT] if len(text) > 1]
-    if not held_out:
-        problem = f"{len(texts)} texts of it are too few to hold one of {_HELD_OUT} out and measure with it"
+    if (positions := sum(len(text) - 1 for text in held_out)) < _LEAST_MEASURED:
+        problem = f"held out of it to measure with, one text of {_HELD_OUT} has {positions} of {_LEAST_MEASURED} tokens"
         raise CheckpointError(calibration or checkpoint.source_name, f"{problem}: give a longer text to --calibration")
     texts = [text for number, text in enumerate(texts, 1) if number % _HELD_OUT]
     trials = _Trials(checkpoint, recipe, texts, held_out, folder, progress)

@@ -164,14 +164,19 @@ def _check_adapter(bundle: Bundle, checkpoint: Checkpoint) -> None:
 
 
 def texts_of(text: str, tokenizer: Tokenizer, begin: int | None, longest: int, tokens: int) -> list[list[int]]:
-    """Return the ids of the paragraphs, each begun with `<s>` and cut after `longest`, up to `tokens` in all."""
+    """Return the ids of the paragraphs, each begun with `<s>`, up to `tokens` in all.
+
+    A paragraph of more than `longest` tokens becomes several texts.
+    """
     first = [] if begin is None else [begin]
+    step = max(1, longest - len(first))
     texts: list[list[int]] = []
     for paragraph in text.split("\n\n"):
-        if tokens <= len(first):
-            break
-        texts.append([*first, *tokenizer.encode(paragraph.strip())][: min(longest, tokens)])
-        tokens -= len(texts[-1])
+        ids = tokenizer.encode(paragraph.strip()) if tokens > len(first) else []
+        for start in range(0, len(ids), step):
+            if tokens > len(first):
+                texts.append([*first, *ids[start : start + step]][:tokens])
+                tokens -= len(texts[-1])
     return texts
 
 

@@ -299,8 +299,10 @@ def test_the_command_says_what_it_reached(tiny_checkpoint, text, tmp_path, capsy
     assert "measured on text held out of the calibration" in output.err
 
 
-def test_too_little_text_to_hold_some_out_is_said(tiny_checkpoint, tmp_path):
-    (tmp_path / "text").write_text("short")
+@pytest.mark.parametrize("characters", [5, 4 * 511 + 3])
+def test_too_little_text_to_hold_some_out_is_said(characters, tiny_checkpoint, tmp_path):
+    """Of a letter a token, the fifth text of the second has three: to measure with them would promise nothing."""
+    (tmp_path / "text").write_text("a" * characters)
     goal, out = Goal(max_kl=0.1), tmp_path / "out"
     refused = pytest.raises(CheckpointError, match="give a longer text")
     with Checkpoint.open(tiny_checkpoint()) as checkpoint, refused:

@@ -15,7 +15,7 @@ from edge_assistant.text.tokenizer import Tokenizer
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.reference import forward, forward_all
-from edge_assistant_export.verify import compare, distance, record, verify
+from edge_assistant_export.verify import compare, distance, record, texts_of, verify
 from edge_assistant_export.write import export
 
 STORIES_TEXT = Path(__file__).parents[1] / "data" / "stories.txt"
@@ -88,6 +88,16 @@ def test_only_so_many_tokens_are_read(tiny_checkpoint, export_bundle):
     # Each of the two paragraphs begins with <s>, of which nothing is expected.
     assert verification(bundle, path, text=TEXT, tokens=31).tokens == 29
     assert verification(bundle, path, tokens=100).tokens <= 2 * 63
+
+
+def test_a_paragraph_that_is_too_long_is_read_in_parts(tiny_checkpoint, export_bundle):
+    path = tiny_checkpoint()
+    bundle = export_bundle(path, bits=32)
+    texts = texts_of("ab" * 50, Tokenizer(bundle.tokenizer_path), 1, 32, 1000)
+    assert [len(ids) for ids in texts] == [32, 32, 32, 8]
+    assert {ids[0] for ids in texts} == {1}
+    assert [one for ids in texts for one in ids[1:]] == Tokenizer(bundle.tokenizer_path).encode("ab" * 50)
+    assert sum(map(len, texts_of("ab" * 50, Tokenizer(bundle.tokenizer_path), 1, 32, 50))) == 50
 
 
 def test_another_checkpoint_is_refused(tiny_checkpoint, export_bundle):
