@@ -21,8 +21,7 @@ examples:
 
 The last line is one JSON object: mean KL divergence (nats), share of positions with the same likeliest token, and
 perplexity of the bundle and of the checkpoint in float32. With --text the checkpoint is read once, layer by layer;
-without, once for every token that is sampled. Blank lines in FILE part texts, of
-512 tokens at most.
+without, once for every token that is sampled. Blank lines in FILE part texts, of 512 tokens at most.
 """
 
 
