@@ -128,7 +128,7 @@ def grid(
     else:
         found = _peak_scales(columns, bits) if method == "maximum" else _least_squares_scales(columns, bits)
         scales, zeros = round_to_bf16(found), np.full(columns.shape[1], 2 ** (bits - 1), np.float32)
-    with np.errstate(over="ignore"):  # what is beyond float32 then is refused by who writes it
+    with np.errstate(over="ignore"):  # what is beyond float32 then is refused where it is written
         scales = np.ldexp(scales, power)
     # Of a scale that is not normal too few digits are left, and its inverse is beyond float32.
     return np.where(np.abs(scales) < _LEAST_SCALE, np.float32(0), scales), zeros

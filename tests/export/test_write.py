@@ -392,7 +392,7 @@ def test_weights_that_are_no_numbers_are_refused(checkpoint, tmp_path, recipe, b
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("recipe", [{}, {"bits": 8}], ids=str)
+@pytest.mark.parametrize("recipe", [{}, {"bits": 8}, {"zero_points": True}], ids=str)
 def test_weights_without_a_finite_scale_are_refused(folder, tmp_path, recipe):
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.1.mlp.down_proj.weight"][3, :8] = np.finfo(np.float32).max
