@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +183,10 @@ def test_every_key_is_required_and_no_other_is_taken():
         ("architecture", "n_experts_per_token", 1),
         ("architecture", "full_attention_layers", [32]),
         ("architecture", "yarn", {"factor": 16.0}),
+        ("architecture", "norm_eps", math.nan),
+        ("architecture", "rope_theta", math.inf),
+        ("quality", "kl", math.nan),
+        ("quality", "kl", -math.inf),
         ("quantization", "bits", 3),
         ("cache", "type", "float16"),
         ("cache", "window", "ring"),

@@ -37,7 +37,7 @@ TOKENIZER_FILE = "tokenizer.json"
 SEEN_FILE = "seen.json"
 """In the state directory: which files have been hashed."""
 
-STRICT = ConfigDict(extra="forbid", strict=True)
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Size = Annotated[int, Field(gt=0)]
 Id = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

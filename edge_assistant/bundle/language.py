@@ -138,6 +138,8 @@ class Architecture:
             raise ValueError(f"{self.n_experts_per_token} of {self.n_experts} experts cannot be chosen")
         if bool(self.n_experts) != (self.family == "mixtral"):
             raise ValueError(f"a {self.family} with {self.n_experts} experts is not known")
+        if self.yarn is not None and self.rope_theta <= 1:
+            raise ValueError(f"a rope_theta of {self.rope_theta} cannot be stretched")
         if any(layer >= self.n_layers for layer in self.full_attention_layers):
             raise ValueError(f"full_attention_layers {self.full_attention_layers} of {self.n_layers} layers")
 

@@ -15,6 +15,7 @@ With an adapter, every tensor is given as the adapter makes it: whoever reads a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ from edge_assistant_export.hub import ADAPTER_CONFIG, Location, locate, locate_a
 from edge_assistant_export.layouts import LAYOUTS, Layout, LayoutName, expected_shapes
 from edge_assistant_export.safetensors_file import Float32, SafetensorsFile
 from edge_assistant_export.small_files import read_json, read_licence, read_text
+from edge_assistant_export.tied import head_is_embedding, index_lists
 from edge_assistant_export.vocab import Vocabulary
 
 __all__ = ["Checkpoint", "ModelConfig"]
@@ -74,6 +76,8 @@ class Checkpoint:
         self._files: dict[str, SafetensorsFile] = {}
         self.adapter: Adapter | None = None
         try:
+            if not weights and index_lists(self.folder / layout.index_file, layout.tensors["lm_head"]):
+                self.config = replace(self.config, tied_embedding=False)
             self._stored = self._find_tensors() if weights else {}
             if adapter is not None:
                 self.adapter = Adapter(adapter, self.config)
@@ -247,6 +251,9 @@ class Checkpoint:
         """Return the file and stored name of every tensor by its canonical name, all of them checked."""
         found = dict(self._all_tensors())
         prefix = _TEXT_PREFIX if any(name.startswith(_TEXT_PREFIX) for name in found) else ""
+        head, embedding = (prefix + self._layout.tensors[name] for name in ("lm_head", "embedding"))
+        if self.config.tied_embedding and not head_is_embedding(found, head, embedding):
+            self.config = replace(self.config, tied_embedding=False)
         names = {name: prefix + stored for name, stored in self._layout.tensor_names(self.config).items()}
         if missing := [stored for stored in names.values() if stored not in found]:
             raise CheckpointError(self.folder, f"{_listed(missing)} missing in its {self._layout.weights}")
@@ -271,14 +278,18 @@ class Checkpoint:
             )
 
     def _all_tensors(self) -> Iterator[tuple[str, SafetensorsFile]]:
-        """Give every stored name with its file: as the index says, or else all files of the layout's pattern."""
+        """Give every stored name with its file: as the index says, or of the one file, or of all of its pattern."""
         index_path = self.folder / self._layout.index_file
+        whole = self.folder / self._layout.weights.replace("*", "")
         if not index_path.is_file():
-            for path in sorted(self.folder.glob(self._layout.weights)):
-                file = self._open(path)
-                yield from ((name, file) for name in file.tensors)
+            yield from self._tensors_of([whole] if whole.is_file() else sorted(self.folder.glob(self._layout.weights)))
             return
-        for name, shard in read_index(index_path).items():
+        shards = read_index(index_path)
+        # transformers takes such a file before the index, and a trainer may have left either from an earlier run.
+        if whole.is_file() and whole.name not in shards.values():
+            problem = f"beside it lies {index_path.name}, which names other files"
+            raise CheckpointError(whole, f"{problem}: move the weights away that are not the model's")
+        for name, shard in shards.items():
             path = self.folder / shard
             if not path.is_file():
                 raise CheckpointError(path, f"it is missing; {index_path.name} says that {name} lies in it")
@@ -286,6 +297,18 @@ class Checkpoint:
             if name not in file.tensors:
                 raise CheckpointError(path, f"{name} is missing in it, though {index_path.name} names it")
             yield name, file
+
+    def _tensors_of(self, paths: list[Path]) -> Iterator[tuple[str, SafetensorsFile]]:
+        """Give every stored name with its file, each of which only one may hold."""
+        first: dict[str, Path] = {}
+        for path in paths:
+            file = self._open(path)
+            for name in file.tensors:
+                if name in first:
+                    problem = f"it holds {name}, and so does {first[name].name}"
+                    raise CheckpointError(path, f"{problem}: move the file away that is not the model's")
+                first[name] = path
+                yield name, file
 
     def _open(self, path: Path) -> SafetensorsFile:
         if path.name not in self._files:

@@ -18,6 +18,7 @@ from edge_assistant.bundle import Yarn
 from edge_assistant.errors import CheckpointError, UnsupportedArchitectureError
 
 _LENGTH: Final = "max_position_embeddings"
+_TIED: Final = "tie_word_embeddings"
 # No size of a model is larger, and no number that its positions are computed of.
 _LARGEST: Final = 2**31 - 1
 _LARGEST_REAL: Final = 1e30
@@ -33,6 +34,16 @@ _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "ministral3": {"rms_norm_eps": 1e-5, "sliding_window": None, "head_dim": 128, "max_position_embeddings": 262_144},
 }
+# What transformers takes for a Ministral 3 whose file says nothing of its positions.
+_MINISTRAL3_ROPE: Final[Mapping[str, Any]] = {
+    "rope_type": "yarn",
+    "rope_theta": 1_000_000.0,
+    "factor": 16.0,
+    "original_max_position_embeddings": 16_384,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.1,
+}
 
 
 def read_huggingface(path: Path, whole: Mapping[str, Any]) -> ModelConfig:
@@ -46,9 +57,7 @@ def read_huggingface(path: Path, whole: Mapping[str, Any]) -> ModelConfig:
     _refuse(path, config, ("quantization_config", "attention_bias", "mlp_bias"))
     if (activation := config.get("hidden_act", "silu")) != "silu":
         raise UnsupportedArchitectureError(path, f"hidden_act {activation!r}")
-    rope = _section(path, config, "rope_parameters") or _section(path, config, "rope_scaling")
-    if parts := sorted(key for key, value in rope.items() if isinstance(value, Mapping)):
-        raise UnsupportedArchitectureError(path, f"rotary positions of their own for {', '.join(parts)}")
+    rope = _rope(path, config)
     n_heads, hidden_size = _number(path, config, "num_attention_heads"), _number(path, config, "hidden_size")
     return _model_config(
         path,
@@ -62,7 +71,7 @@ def read_huggingface(path: Path, whole: Mapping[str, Any]) -> ModelConfig:
         rope_theta=_real(path, rope, "rope_theta", 0.0) or _real(path, config, "rope_theta", 10_000.0),
         norm_eps=_real(path, config, "rms_norm_eps", 1e-6),
         sliding_window=config.get("sliding_window", 4096),
-        tied_embedding=whole.get("tie_word_embeddings", config.get("tie_word_embeddings", False)),
+        tied_embedding=whole.get(_TIED, config.get(_TIED, whole["model_type"] == "mistral3")),
         max_positions=_unscaled_positions(
             path, rope, "llama_4_scaling_beta", _number(path, {"max_position_embeddings": 131_072} | config, _LENGTH)
         ),
@@ -85,13 +94,33 @@ def _full_layers(path: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(i for i, kind in enumerate(kinds) if kind == "full_attention")
 
 
+def _rope(path: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is said of rotary positions, under the newer key of transformers or the older one.
+
+    Where both are there transformers 4 and 5 read the older, which transformers 5 itself no longer writes: so one of
+    the two is a mistake, and nobody can tell which.
+    """
+    newer, older = (_section(path, config, key) for key in ("rope_parameters", "rope_scaling"))
+    if newer and older and newer != older:
+        raise CheckpointError(path, "rope_parameters and rope_scaling differ: remove the one that does not hold")
+    rope = newer or older
+    if parts := sorted(key for key, value in rope.items() if isinstance(value, Mapping)):
+        raise UnsupportedArchitectureError(path, f"rotary positions of their own for {', '.join(parts)}")
+    for part in (config, rope):
+        if (share := _real(path, part, "partial_rotary_factor", 1.0)) != 1:
+            raise UnsupportedArchitectureError(path, f"partial_rotary_factor {share}")
+    return rope or (_MINISTRAL3_ROPE if config["model_type"] == "ministral3" else {})
+
+
 def _huggingface_yarn(path: Path, rope: Mapping[str, Any]) -> Yarn | None:
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
-    if kind != "yarn" or rope.get("truncate") is False:
+    if kind != "yarn":
         raise UnsupportedArchitectureError(path, f"a rotary embedding of type {kind!r}")
-    factor = _real(path, rope, "factor", 1.0)
+    if rope.get("truncate") is False:
+        raise UnsupportedArchitectureError(path, "a rotary embedding of type 'yarn' with truncate false")
+    factor = _factor(path, rope)
     weights = [_real(path, rope, key, 0.0) for key in ("mscale", "mscale_all_dim")]
     length, total = (_mscale(factor, weight) for weight in weights)
     return _yarn(
@@ -103,6 +132,13 @@ def _huggingface_yarn(path: Path, rope: Mapping[str, Any]) -> Yarn | None:
         attention_factor=_real(path, rope, "attention_factor", 0.0)
         or (length / total if all(weights) else _mscale(factor, 1.0)),
     )
+
+
+def _factor(path: Path, yarn: Mapping[str, Any]) -> float:
+    """Return how many times longer the positions become: without it there is no telling what a model was trained on."""
+    if yarn.get("factor") is None:
+        raise CheckpointError(path, "factor must be a number where rotary positions are stretched, and it is not there")
+    return _real(path, yarn, "factor", 1.0)
 
 
 def _mscale(factor: float, weight: float) -> float:
@@ -184,7 +220,7 @@ def _windows(path: Path, window: object, n_layers: int) -> tuple[int | None, tup
 def _mistral_yarn(path: Path, yarn: Mapping[str, Any]) -> Yarn | None:
     if not yarn:
         return None
-    factor = _real(path, yarn, "factor", 1.0)
+    factor = _factor(path, yarn)
     return _yarn(
         path,
         factor=factor,

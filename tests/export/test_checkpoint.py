@@ -140,6 +140,52 @@ def test_a_head_beside_a_tied_embedding_is_the_embedding(tiny_checkpoint, tmp_pa
         checkpoint.tensor("lm_head")
 
 
+@pytest.mark.parametrize("layout", ["huggingface", "mistral"])
+def test_a_head_of_its_own_is_read_whatever_the_configuration_says(folder, mistral_layout, tmp_path, layout):
+    reconfigure(folder, tie_word_embeddings=True)
+    tensors = load_file(folder / "model.safetensors")
+    path = folder if layout == "huggingface" else mistral_layout(folder, tmp_path / "mistral")
+    with Checkpoint.open(path) as checkpoint:
+        assert not checkpoint.config.tied_embedding
+        np.testing.assert_array_equal(checkpoint.tensor("lm_head"), tensors["lm_head.weight"])
+
+
+def test_a_head_that_differs_in_its_last_number_is_one_of_its_own(tiny_checkpoint, tmp_path):
+    folder = Path(shutil.copytree(tiny_checkpoint(tie_word_embeddings=True), tmp_path / "tied"))
+    head = load_file(folder / "model.safetensors")["model.embed_tokens.weight"].copy()
+    head[-1, -1] += 1
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": head}))
+    with Checkpoint.open(folder) as checkpoint:
+        assert not checkpoint.config.tied_embedding
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_a_model_that_sees_and_says_nothing_is_tied_where_it_has_no_head(folder, head):
+    config = json.loads((folder / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (folder / "config.json").write_text(json.dumps({"model_type": "mistral3", "text_config": config}))
+    tensors = {f"language_model.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    if not head:
+        del tensors["language_model.lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.config.tied_embedding != head
+
+
+def test_without_weights_the_index_tells_of_a_head(tmp_path):
+    folder = synthesise("tiny", tmp_path / "sharded", shard_bytes=30_000)
+    reconfigure(folder, tie_word_embeddings=True)
+    for weights in (True, False):
+        with Checkpoint.open(folder, weights=weights) as checkpoint:
+            assert not checkpoint.config.tied_embedding
+
+
+def test_of_several_files_without_an_index_the_whole_one_is_read(folder):
+    expected = load_file(folder / "model.safetensors")
+    save_file({name: -tensor for name, tensor in expected.items()}, folder / "model.fp16.safetensors")
+    np.testing.assert_array_equal(read_all(folder)["layers.1.k"], expected[K])
+
+
 def test_weights_of_the_layout_that_has_them_are_read(folder, mistral_layout, tmp_path):
     theirs = mistral_layout(folder, tmp_path / "mistral")
     shutil.copy(folder / "config.json", theirs)
@@ -182,6 +228,15 @@ def test_rotary_parameters_are_read_in_the_newer_form(folder):
     reconfigure(folder, rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 500_000.0})
     with Checkpoint.open(folder) as checkpoint:
         assert checkpoint.config.rope_theta == 500_000.0
+
+
+def test_a_ministral_3_that_says_nothing_of_its_positions_has_those_of_transformers(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in ("rope_theta", "max_position_embeddings")}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "ministral3"}))
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.config.yarn == Yarn(16.0, 16384, 32.0, 1.0, 1.0)
+        assert (checkpoint.config.rope_theta, checkpoint.config.max_positions) == (1e6, 16384)
 
 
 @pytest.mark.parametrize(("window", "theta"), [(None, 1_000_000.0), (4096, 10_000.0)])

@@ -61,6 +61,9 @@ def edit_header(path, edit) -> None:
         ({"text_config": {"model_type": "mistral4"}}, "mistral4"),
         ({"model_type": ["mistral"]}, "mistral"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "rotary positions of their own for full_att"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}}, "partial_rotary_factor 0.25"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}}, "with truncate false"),
     ],
 )
 def test_what_the_exporter_does_not_compute_is_refused(folder, changes, named):
@@ -134,6 +137,21 @@ def test_a_mixture_that_is_none_is_named(tmp_path, changes, problem):
         ({"rope_theta": float("inf")}, "rope_theta must be a number"),
         ({"rms_norm_eps": float("inf")}, "rms_norm_eps must be a number"),
         ({"rope_scaling": {"type": "yarn", "factor": "4"}}, "factor must be a number"),
+        ({"rope_scaling": {"type": "yarn", "original_max_position_embeddings": 64}}, "factor must be a number"),
+        (
+            {
+                "rope_theta": 1.0,
+                "rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64},
+            },
+            "it describes no model: .*rope_theta of 1.0 cannot be stretched",
+        ),
+        (
+            {
+                "rope_parameters": {"rope_type": "default"},
+                "rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64},
+            },
+            "rope_parameters and rope_scaling differ",
+        ),
         ({"rope_scaling": {"llama_4_scaling_beta": 0.1}}, "original_max_position_embeddings must be a whole number"),
         ({"max_position_embeddings": None}, "max_position_embeddings must be a whole number"),
         ({"layer_types": 2}, "layer_types must list num_hidden_layers of them"),
@@ -233,6 +251,22 @@ def test_a_missing_shard_is_named(tmp_path):
         CheckpointError, match=r"model-00002-of-\d+\.safetensors: it is missing; model\.safetensors\.index"
     ):
         Checkpoint.open(path)
+
+
+def test_two_files_with_the_same_tensor_are_named(folder):
+    whole = folder / "model.safetensors"
+    for number in (1, 2):
+        (folder / f"model-{number}.safetensors").write_bytes(whole.read_bytes())
+    whole.unlink()
+    with pytest.raises(CheckpointError, match=r"model-2\.safetensors: it holds .*, and so does model-1\.safetensors"):
+        Checkpoint.open(folder)
+
+
+def test_a_whole_file_beside_an_index_of_others_is_named(folder, tmp_path):
+    sharded = synthesise("tiny", tmp_path / "sharded", shard_bytes=30_000)
+    (sharded / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: beside it lies model\.safetensors\.index\.json"):
+        Checkpoint.open(sharded)
 
 
 def test_a_tensor_that_its_shard_does_not_hold_is_named(folder):
