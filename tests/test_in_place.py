@@ -68,6 +68,21 @@ def test_there_are_no_more_steps(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["out"]
 
 
+def test_an_interrupt_between_the_renames_gives_the_old_one_its_name_back(tmp_path: Path, monkeypatch) -> None:
+    out, new, rename = folder(tmp_path / "out", "old"), folder(tmp_path / "new", "new"), Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self == new:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        put_in_place(new, out)
+    assert (out / MANIFEST_FILE).read_text() == "old"
+    assert names_in(tmp_path) == ["new", "out"]
+
+
 def test_what_was_left_aside_stays_where_another_thing_has_the_name(tmp_path: Path) -> None:
     folder(tmp_path / ".out.old", "old")
     (tmp_path / "out").mkdir()

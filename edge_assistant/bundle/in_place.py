@@ -20,7 +20,7 @@ from edge_assistant.bundle.folder import MANIFEST_FILE
 def put_in_place(folder: Path, out: Path) -> None:
     """Give a whole folder its name; a bundle that has it steps aside first and is then removed.
 
-    Raises OSError, and the bundle that stepped aside has its name again.
+    Raises OSError, and the bundle that stepped aside has its name again, as it has after an interrupt.
     """
     old = aside(out)
     stepped_aside = out.exists()
@@ -29,8 +29,8 @@ def put_in_place(folder: Path, out: Path) -> None:
         out.rename(old)
     try:
         folder.rename(out)
-    except OSError:
-        if stepped_aside:
+    except BaseException:
+        if stepped_aside and not os.path.lexists(out):
             old.rename(out)
         raise
     sync(out.parent)

@@ -63,19 +63,36 @@ def _sampled(checkpoint: Checkpoint, progress: Progress | None) -> list[list[int
 
 
 def _read(checkpoint: Checkpoint, path: Path) -> list[list[int]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_FILE_CHARACTERS)
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(path, f"it cannot be read as UTF-8 text ({error})") from error
+    text = read_calibration(path)
     tokenizer = Tokenizer.from_buffer(checkpoint.tokenizer_json())
     tokenizer.encode_special_tokens = True
     ids = tokenizer.encode(text, add_special_tokens=False).ids[:_FILE_TOKENS]
     if not ids:
-        raise CheckpointError(path, "it is empty: there is nothing to calibrate with")
+        raise _empty(path)
     begin = checkpoint.special_ids().get("<s>", 1)
     step = _step(checkpoint.config)
     return [[begin, *ids[start : start + step]] for start in range(0, len(ids), step)]
+
+
+def read_calibration(path: Path) -> str:
+    """Return what is read of a file; asked before a checkpoint is fetched, too.
+
+    Raises:
+        CheckpointError: It cannot be read as text, or is empty.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_FILE_CHARACTERS)
+    except (OSError, UnicodeDecodeError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise CheckpointError(path, f"it cannot be read as UTF-8 text ({problem}): name another") from error
+    if not text.strip():
+        raise _empty(path)
+    return text
+
+
+def _empty(path: Path) -> CheckpointError:
+    return CheckpointError(path, "it is empty: there is nothing to calibrate with")
 
 
 def _step(config: ModelConfig) -> int:

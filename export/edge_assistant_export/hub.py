@@ -19,11 +19,13 @@ from typing import Final
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is that of requests or httpx
     GatedRepoError,
+    HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # its list of names lacks it
 from tqdm import tqdm
 
 from edge_assistant.bundle import check_path
@@ -87,16 +89,33 @@ def locate_adapter(path_or_hub_id: str | Path, revision: str | None = None) -> L
 def _locate(
     path_or_hub_id: str | Path, revision: str | None, what: str, fetch: Callable[[str, str | None], Path]
 ) -> Location:
-    path = Path(path_or_hub_id).expanduser()
+    path = _expanded(Path(path_or_hub_id))
     if path.is_dir():
         return _locate_folder(path, revision)
     if path.exists():
         raise CheckpointError(path, f"it is a file; name the folder that holds the {what}")
-    if not _HUB_ID.fullmatch(name := str(path_or_hub_id)):
+    if not _is_hub_id(name := str(path_or_hub_id)):
         raise CheckpointError(path, "there is no such folder, and it is no hub id (organisation/model) either")
     with _explained(name, revision):
         folder = fetch(name, revision)
     return Location(folder, name, folder.name)
+
+
+def _expanded(path: Path) -> Path:
+    """Return a path with its `~` replaced, or as it stands where nobody is called so."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def _is_hub_id(name: str) -> bool:
+    """Return whether the hub could have a repository of this name, by our pattern and its own rules."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return _HUB_ID.fullmatch(name) is not None
 
 
 def _locate_folder(path: Path, revision: str | None) -> Location:

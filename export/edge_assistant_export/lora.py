@@ -18,12 +18,11 @@ from edge_assistant.bundle import (
     LoraAbout,
     LoraFile,
     Manifest,
-    check_path,
     read_manifest,
 )
-from edge_assistant.errors import BundleKindError, LoraGraphError, OutputExistsError, OutputWriteError
+from edge_assistant.errors import BundleKindError, LoraGraphError, OutputWriteError
 from edge_assistant_export.adapter import Adapter
-from edge_assistant_export.publish import replace_file
+from edge_assistant_export.publish import check_file, replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,16 +34,14 @@ def convert(location: Location, bundle: Path, out: Path, *, overwrite: bool = Fa
     """Write an adapter for the bundle in a folder, and return what was written; `out` is whole or not there.
 
     Raises:
-        OutputExistsError: `out` is there and is not to be overwritten.
+        OutputExistsError: `out` is there and is not to be overwritten, or is a folder.
         OutputWriteError: The disk is full or otherwise refuses.
         AdapterError: The adapter is broken, of a kind that is not known, or was trained on a model of another shape.
         LoraGraphError: The bundle takes no adapter, none of its rank, or none for one of its matrices.
         BundleError: The folder is no bundle of a language model.
         PathEncodingError
     """
-    check_path(out.absolute())
-    if out.exists() and not overwrite:
-        raise OutputExistsError(out)
+    check_file(out, overwrite=overwrite)
     manifest = read_manifest(bundle)
     if not isinstance(manifest, Manifest):
         raise BundleKindError(bundle / MANIFEST_FILE, manifest.KIND, Manifest.KIND)

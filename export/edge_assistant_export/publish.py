@@ -40,16 +40,46 @@ def check_output(out: Path, known: Set[str], *, overwrite: bool) -> None:
     """
     check_path(out.absolute())
     try:
-        if not os.access(there := _there(out), os.W_OK | os.X_OK):
-            problem = f"nothing can be written to {there}" if there.is_dir() else f"{there} is no folder"
-            raise PermissionError(errno.EACCES, problem)
+        _check_writable(out)
         _recover(out)
-        is_link = out.is_symlink()
-        if not is_link and not out.exists():
-            return
-        names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
+        _refuse_existing(out, known, overwrite=overwrite)
+    except OutputExistsError:
+        raise
     except OSError as error:
         raise OutputWriteError(out, None, error) from error
+
+
+def check_file(out: Path, *, overwrite: bool) -> None:
+    """Refuse a file that cannot be written or is there already.
+
+    Raises:
+        OutputExistsError
+        PathEncodingError
+        OutputWriteError: The system does not let it be looked at, or nothing be written beside it.
+    """
+    check_path(out.absolute())
+    try:
+        _check_writable(out)
+        is_folder = out.is_dir()
+        if is_folder or (os.path.lexists(out) and not overwrite):
+            raise OutputExistsError(out, overwritable=not is_folder)
+    except OutputExistsError:
+        raise
+    except OSError as error:
+        raise OutputWriteError(out, None, error) from error
+
+
+def _check_writable(out: Path) -> None:
+    if not os.access(there := _there(out), os.W_OK | os.X_OK):
+        problem = f"nothing can be written to {there}" if there.is_dir() else f"{there} is no folder"
+        raise PermissionError(errno.EACCES, problem)
+
+
+def _refuse_existing(out: Path, known: Set[str], *, overwrite: bool) -> None:
+    is_link = out.is_symlink()
+    if not is_link and not out.exists():
+        return
+    names = {path.name for path in out.iterdir()} if out.is_dir() else {out.name}
     strangers = sorted(names - known)
     # A link would become a folder, and what it leads to would stay.
     if strangers or not overwrite or is_link:
@@ -57,8 +87,8 @@ def check_output(out: Path, known: Set[str], *, overwrite: bool) -> None:
 
 
 def _there(out: Path) -> Path:
-    """Return what is there already of the folders above."""
-    return next(parent for parent in out.absolute().parents if parent.exists())
+    """Return what is there already of the folders above; of the root, which has none, itself."""
+    return next((parent for parent in out.absolute().parents if parent.exists()), Path(out.root))
 
 
 def _recover(out: Path) -> None:
@@ -91,7 +121,8 @@ def check_space(out: Path, needed: int) -> None:
 def partial_folder(out: Path, fingerprint: str = "") -> Iterator[Path]:
     """Give a folder beside `out`, which is locked while it is used and removed unless it was published.
 
-    With a fingerprint, what an export of the same one left is still in it, and an interrupt leaves what is finished.
+    With a fingerprint, what an export of the same one left is still in it, and an interrupt leaves what is finished, as
+    does something that came to lie under the name meanwhile.
     """
     folder = _partial(out)
     kept = False
@@ -106,7 +137,7 @@ def partial_folder(out: Path, fingerprint: str = "") -> Iterator[Path]:
         try:
             _prepare(folder, fingerprint)
             yield folder
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OutputExistsError):
             kept = bool(fingerprint) and bool(_notes(folder))
             raise
         finally:
@@ -146,8 +177,15 @@ def _notes(folder: Path) -> list[Path]:
     return [path for path in folder.glob(".*") if path.name != _FINGERPRINT and path.stat().st_size]
 
 
-def publish(folder: Path, out: Path) -> None:
-    """Give the finished folder its name; a bundle that had it steps aside first and is then removed."""
+def publish(folder: Path, out: Path, known: Set[str], *, overwrite: bool) -> None:
+    """Give the finished folder its name; a bundle that had it steps aside first and is then removed.
+
+    Hours may have passed since `check_output` was asked, so what it refuses is refused here too.
+
+    Raises:
+        OutputExistsError
+    """
+    _refuse_existing(out, known, overwrite=overwrite)
     for note in folder.glob(".*"):
         note.unlink()
     sync(folder)

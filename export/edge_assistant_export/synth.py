@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from itertools import product
@@ -22,9 +23,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from edge_assistant.bundle import Architecture, check_path
-from edge_assistant.errors import OutputExistsError, OutputWriteError, RecipeError
+from edge_assistant.errors import EdgeAssistantError, OutputExistsError, OutputWriteError, RecipeError
 from edge_assistant_export.layouts import HUGGINGFACE, LAYOUTS, Layout, LayoutName, expected_shapes
 from edge_assistant_export.neighbours import huggingface_config
+from edge_assistant_export.publish import partial_folder, publish
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
@@ -125,6 +127,7 @@ def synthesise(
 
     Raises:
         OutputExistsError: The folder is there already.
+        OutputBusyError: Another process writes it.
         OutputWriteError: The disk is full or otherwise refuses.
         RecipeError: There are to be no layers.
         PathEncodingError
@@ -133,11 +136,14 @@ def synthesise(
         raise RecipeError("layers", n_layers, 1)
     architecture = SHAPES[shape] if n_layers is None else replace(SHAPES[shape], n_layers=n_layers)
     check_path(out.absolute())
-    if out.exists():
+    if os.path.lexists(out):
         raise OutputExistsError(out, overwritable=False)
     try:
-        out.mkdir(parents=True)
-        _write(architecture, out, layout, dtype, seed, shard_bytes)
+        with partial_folder(out) as folder:
+            _write(architecture, folder, layout, dtype, seed, shard_bytes)
+            publish(folder, out, frozenset(), overwrite=False)
+    except EdgeAssistantError:
+        raise
     except OSError as error:
         raise OutputWriteError(out, None, error) from error
     return out

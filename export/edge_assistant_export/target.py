@@ -99,6 +99,19 @@ def choose(architecture: Architecture, target: Target, given: Given, others: Seq
     return choice
 
 
+def check_floats(given: Given) -> None:
+    """Refuse what was given of how weights are rounded, where they are not.
+
+    Raises:
+        RecipeError
+    """
+    if (bits := given.get("bits")) not in FLOAT_BITS.values():
+        return
+    for option, value in given.items():
+        if option in ("block_size", "method", "zero_points", "accuracy_level"):
+            raise RecipeError(option, value, f"none, as bits is {bits}")
+
+
 def check(given: Given) -> Recipe:
     """Return the recipe with all that is free at its default, so that a wrong value is refused before anything is read.
 

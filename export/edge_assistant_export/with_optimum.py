@@ -104,7 +104,9 @@ def export_speech(
             _write_for_whisper(checkpoint, tokenizer, folder)
         write_file(folder / PREPROCESSOR_FILE, (checkpoint.folder / PREPROCESSOR_FILE).read_bytes())
         report("comparing the bundle with the checkpoint")
-        return _finish(folder, out, manifest, speech_quality(model, folder, manifest))
+        manifest = _finish(folder, manifest, speech_quality(model, folder, manifest))
+        publish(folder, out, SPEECH_FILES, overwrite=overwrite)
+        return manifest
 
 
 def export_embedding(
@@ -125,7 +127,9 @@ def export_embedding(
         tokenizer = checkpoint.tokenizer(manifest.architecture.vocab_size, lower_case=lowers(checkpoint))
         write_file(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
         report("comparing the bundle with the checkpoint")
-        return _finish(folder, out, manifest, embedding_quality(model, folder, manifest))
+        manifest = _finish(folder, manifest, embedding_quality(model, folder, manifest))
+        publish(folder, out, EMBEDDING_FILES, overwrite=overwrite)
+        return manifest
 
 
 @contextmanager
@@ -236,13 +240,12 @@ def _write_for_whisper(checkpoint: Pretrained, tokenizer: Tokenizer, folder: Pat
     write_json(folder / "added_tokens.json", {token["content"]: token["id"] for token in whole["added_tokens"]})
 
 
-def _finish(folder: Path, out: Path, manifest: M, quality: Mapping[str, float]) -> M:
-    """Write the manifest of all that lies in the folder, make it durable, and give the folder its name."""
+def _finish(folder: Path, manifest: M, quality: Mapping[str, float]) -> M:
+    """Write the manifest of all that lies in the folder, make it durable, and return it."""
     files = {}
     for file in sorted(folder.iterdir()):
         sync(file)
         files[file.name] = FileEntry.of(file)
     manifest = replace(manifest, files=files, quality=quality)
     write_file(folder / MANIFEST_FILE, manifest.to_json().encode())
-    publish(folder, out)
     return manifest

@@ -88,7 +88,8 @@ def export(
     `texts` are ids to calibrate with in place of those that the recipe names.
 
     Raises:
-        OutputExistsError: `out` exists and is not to be overwritten, or holds what is not a bundle's.
+        OutputExistsError: `out` exists and is not to be overwritten, or holds what is not a bundle's; now or at the
+            end, where what is finished is kept.
         OutputBusyError: Another export writes it.
         OutputSpaceError: The disk has not room enough.
         OutputWriteError: The disk is full or otherwise refuses.
@@ -117,10 +118,12 @@ def export(
             write_file(folder / TOKENIZER_FILE, checkpoint.tokenizer_json())
             write_json(folder / "config.json", bundle_config(manifest))
             write_json(folder / "genai_config.json", genai_config(manifest))
-            files = {file.name: FileEntry.of(file) for file in sorted(folder.glob("[!.]*"))}
+            # A killed export may have left a manifest of its own here.
+            present = [file for file in sorted(folder.glob("[!.]*")) if file.name != MANIFEST_FILE]
+            files = {file.name: FileEntry.of(file) for file in present}
             manifest = replace(manifest, files=files)
             write_file(folder / MANIFEST_FILE, manifest.to_json().encode())
-            publish(folder, out)
+            publish(folder, out, BUNDLE_FILES, overwrite=overwrite)
     except EdgeAssistantError:
         raise
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -101,6 +102,8 @@ def test_what_the_help_gives_as_an_example_can_be_done(example, tmp_path, capsys
     if "--adapter" in options:
         at = options.index("--adapter")
         del options[at : at + 2]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pages.txt").write_text("the lamp is on")
     assert run("model", folder, tmp_path / Path(out).name, "--dry-run", *options) == 0, capsys.readouterr().err
 
 
@@ -225,6 +228,11 @@ def test_a_synthetic_checkpoint_can_be_exported(tmp_path, capsys):
         (["--name", ".."], "name cannot be '..'"),
         (["--name", "two\nlines"], "name cannot be 'two\\nlines'"),
         (["--for", "pi5", "--bits", "5"], "nearest that can is 4"),
+        (["--bits", "32", "--method", "gptq"], "method cannot be gptq: the nearest that can is none, as bits is 32"),
+        (["--bits", "32", "--zero-points"], "zero_points cannot be True"),
+        (["--bits", "32", "--accuracy-level", "4"], "accuracy_level cannot be 4"),
+        (["--bits", "16", "--dtype", "float16", "--block-size", "64"], "block_size cannot be 64"),
+        (["--lm-head-bits", "4", "--eight-bits", "lm_head"], "as eight_bits names lm_head"),
     ],
 )
 def test_wrong_usage_names_the_nearest_right_one(arguments, hint, tiny_checkpoint, tmp_path, capsys):
@@ -244,6 +252,31 @@ def test_a_synthetic_checkpoint_that_cannot_be_written_is_named(tmp_path, capsys
     (tmp_path / "file").touch()
     assert run("synth", "--shape", "tiny", tmp_path / "file" / "out") == 1
     assert "file/out could not be written (Not a directory)" in capsys.readouterr().err
+
+
+def test_a_synthetic_checkpoint_that_does_not_fit_leaves_nothing(tmp_path):
+    def at_most_100_kb_a_file():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    command = [sys.executable, "-m", "edge_assistant_export", "synth", "--shape", "tiny", tmp_path / "out"]
+    child = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=60, preexec_fn=at_most_100_kb_a_file
+    )
+    assert child.returncode == 1
+    assert "nothing is left under its name" in child.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(("content", "problem"), [(None, "No such file"), (b"gr\xfcn", "UTF-8"), (b" \n", "empty")])
+def test_a_text_to_calibrate_with_is_looked_at_before_the_checkpoint(tmp_path, capsys, content, problem, dry_run):
+    if content is not None:
+        (tmp_path / "text").write_bytes(content)
+    options = ("--method", "gptq", "--calibration", tmp_path / "text", *(("--dry-run",) if dry_run else ()))
+    assert run("model", tmp_path / "no checkpoint", tmp_path / "out", *options) == 1
+    assert f"error: {tmp_path / 'text'}: it " in (said := capsys.readouterr().err)
+    assert problem in said
 
 
 def test_a_text_to_verify_with_that_cannot_be_read_is_named(tiny_checkpoint, export_bundle, tmp_path, capsys):
@@ -293,6 +326,26 @@ def test_what_cannot_be_recorded_is_not_measured(tiny_checkpoint, tiny_bundle, c
     monkeypatch.setattr(verify_module, "verify", lambda *_: pytest.fail("measured"))
     assert run("verify", tiny_bundle().path, "--reference", tiny_checkpoint(), "--record") == 1
     assert "nothing can be recorded in its folder (Read-only file system)" in capsys.readouterr().err
+
+
+def test_the_root_of_all_folders_is_there_already(tmp_path, capsys):
+    assert run("model", tmp_path / "no checkpoint", "/") == 1
+    assert "error: / is already there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "problem"), [("file/out", "file is no folder"), ("file", "already there"), (".", "already there: name")]
+)
+def test_an_adapter_that_cannot_be_written_is_refused_before_it_is_looked_for(tmp_path, capsys, out, problem):
+    (tmp_path / "file").touch()
+    assert run("adapter", tmp_path / "no adapter", tmp_path / out, "--for", tmp_path / "no bundle") == 1
+    assert problem in (said := capsys.readouterr().err)
+    assert "no adapter" not in said
+
+
+def test_a_folder_is_not_replaced_by_an_adapter(tmp_path, capsys):
+    assert run("adapter", tmp_path / "no adapter", tmp_path, "--for", tmp_path / "no bundle", "--overwrite") == 1
+    assert f"error: {tmp_path} is already there" in capsys.readouterr().err
 
 
 def test_an_output_that_exists_is_refused_before_anything_is_read(tmp_path, capsys):

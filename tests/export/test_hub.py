@@ -356,10 +356,12 @@ def test_a_plain_folder_has_no_revision(folder):
         Checkpoint.open(folder, "main")
 
 
-@pytest.mark.parametrize("name", ["no-such-folder", "/no/such/folder", "./a/b/c", ""])
+@pytest.mark.parametrize(
+    "name", ["no-such-folder", "/no/such/folder", "./a/b/c", "", "~no-such-user/a", "modèle/été", "a/b--c", "a/b..c"]
+)
 def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=r"there is no such folder, and it is no hub id|it is no checkpoint"):
         Checkpoint.open(name)
 
 

@@ -29,7 +29,7 @@ from edge_assistant.errors import (
     OutputWriteError,
     RecipeError,
 )
-from edge_assistant_export import pieces
+from edge_assistant_export import pieces, write
 from edge_assistant_export.checkpoint import Checkpoint
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.write import export
@@ -134,6 +134,43 @@ def test_only_a_bundle_is_ever_replaced(checkpoint, tmp_path, with_bundle):
     assert (out / "manifest.json").exists() == with_bundle
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_comes_to_lie_there_meanwhile_is_not_replaced_and_what_is_finished_is_kept(
+    checkpoint, tmp_path, monkeypatch, read_again, overwrite
+):
+    monkeypatch.setattr(pieces, "WEIGHTS_AT_A_TIME", 512)
+    whole = export_here(checkpoint, tmp_path / "whole")
+    of_whole = len(read_again)
+    out = tmp_path / "out"
+
+    def mine(*_):
+        out.mkdir(exist_ok=True)
+        (out / "cat.jpg").touch()
+
+    with Checkpoint.open(checkpoint) as opened, pytest.raises(OutputExistsError):
+        export(opened, Recipe(), out, mine, overwrite=overwrite)
+    assert names_in(out) == ["cat.jpg"]
+    shutil.rmtree(out)
+    read_again.clear()
+    assert export_here(checkpoint, out).files == whole.files
+    assert len(read_again) < 0.5 * of_whole
+    assert names_in(tmp_path) == ["out", "whole"]
+
+
+def test_of_two_exports_that_began_together_the_second_does_not_replace_the_first(checkpoint, tmp_path, monkeypatch):
+    check_output = write.check_output
+
+    def both_look(out, known, *, overwrite):
+        check_output(out, known, overwrite=overwrite)
+        monkeypatch.setattr(write, "check_output", check_output)
+        export_here(checkpoint, out, name="first")
+
+    monkeypatch.setattr(write, "check_output", both_look)
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        export_here(checkpoint, tmp_path / "out", name="second")
+    assert Bundle.open(tmp_path / "out").manifest.name == "first"
+
+
 @pytest.mark.parametrize("to", ["bundle", "nowhere"])
 def test_a_link_is_not_replaced_by_a_bundle(checkpoint, tmp_path, to):
     export_here(checkpoint, tmp_path / "bundle")
@@ -193,6 +230,16 @@ def test_an_export_goes_on_where_it_was_stopped(checkpoint, tmp_path, monkeypatc
     assert finished > 20
     assert len(read_again) < 0.8 * of_whole
     assert names_in(tmp_path) == ["out", "whole"]
+
+
+def test_an_export_killed_before_its_last_step_goes_on_to_a_whole_bundle(checkpoint, tmp_path):
+    kill = "write.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
+    code = textwrap.dedent(EXPORT).format(at_progress="pass").replace("with Checkpoint", f"{kill}\nwith Checkpoint", 1)
+    command = [sys.executable, "-c", code, checkpoint, tmp_path / "out", "512"]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert (tmp_path / ".out.partial" / "manifest.json").exists()
+    assert "manifest.json" not in export_here(checkpoint, tmp_path / "out").files
+    Bundle.open(tmp_path / "out")
 
 
 def test_a_piece_that_a_power_cut_lost_is_written_again(checkpoint, tmp_path, monkeypatch):

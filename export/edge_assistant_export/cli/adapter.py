@@ -38,7 +38,9 @@ def add_adapter(commands: _SubParsersAction[ArgumentParser]) -> None:
 def _adapter(args: Namespace) -> None:
     from edge_assistant_export.hub import locate_adapter
     from edge_assistant_export.lora import convert
+    from edge_assistant_export.publish import check_file
 
+    check_file(args.out, overwrite=args.overwrite)  # before the adapter is fetched
     file = convert(locate_adapter(args.adapter, args.revision), args.bundle, args.out, overwrite=args.overwrite)
     about = file.about
     trained = f", trained on {about.source.base_model}" if about.source.base_model else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from edge_assistant.device.memory import size
+from edge_assistant.errors import OutputExistsError, RecipeError
 from edge_assistant_export.cli.common import (
     add_command,
     add_source_options,
@@ -159,6 +160,8 @@ def _given(args: Namespace) -> Given:
     if args.lm_head_bits is not None:
         plain = 4 if args.bits is None else args.bits
         check_choice("lm_head_bits", args.lm_head_bits, (4, 8) if plain == 4 else (plain,))
+        if args.lm_head_bits == plain == 4 and "lm_head" in (args.eight_bits or ()):
+            raise RecipeError("lm_head_bits", 4, "8, as eight_bits names lm_head")
         if args.lm_head_bits != plain:
             said["eight_bits"] = (*(args.eight_bits or ()), "lm_head")
     if said["method"] is not None:
@@ -169,15 +172,17 @@ def _given(args: Namespace) -> Given:
 def _model(args: Namespace) -> None:
     from edge_assistant.device.boards import target as find_target
     from edge_assistant.device.boards import targets
+    from edge_assistant_export.calibration_text import read_calibration
     from edge_assistant_export.estimate import estimate
     from edge_assistant_export.explain import explain
     from edge_assistant_export.mixed import check_goal, check_size, choose_bits
     from edge_assistant_export.publish import check_output, check_space
     from edge_assistant_export.recipe import Recipe
-    from edge_assistant_export.target import check, choose
+    from edge_assistant_export.target import check, check_floats, choose
     from edge_assistant_export.write import BUNDLE_FILES, describe
 
     given = _given(args)
+    check_floats(given)
     goal = _goal(args)
     reasons: tuple[str, ...] = ()
     target = None if args.target is None else find_target(args.target)
@@ -186,6 +191,8 @@ def _model(args: Namespace) -> None:
     if goal is not None:
         check_goal(recipe, goal, args.target)
     check_output(args.out, BUNDLE_FILES, overwrite=args.overwrite)
+    if args.calibration is not None:
+        read_calibration(args.calibration)  # before the checkpoint is fetched
     report = sys.stderr if args.json else sys.stdout
     texts = kl = None
     with ExitStack() as stack:
@@ -248,10 +255,10 @@ def _chosen_text(recipe: Recipe, kl: float | None) -> Iterator[str]:
 
 @contextmanager
 def _kept_if_interrupted() -> Iterator[None]:
-    """Say how to go on with what was interrupted."""
+    """Say how to go on with what was interrupted, or could not get its name."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OutputExistsError):
         print("What is finished is kept: the same command goes on with it.", file=sys.stderr)
         raise
 
