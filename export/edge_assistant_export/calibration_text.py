@@ -63,7 +63,7 @@ def _sampled(checkpoint: Checkpoint, progress: Progress | None) -> list[list[int
 
 
 def _read(checkpoint: Checkpoint, path: Path) -> list[list[int]]:
-    text = read_calibration(path)
+    text = _text_of(path)
     tokenizer = Tokenizer.from_buffer(checkpoint.tokenizer_json())
     tokenizer.encode_special_tokens = True
     ids = tokenizer.encode(text, add_special_tokens=False).ids[:_FILE_TOKENS]
@@ -74,8 +74,18 @@ def _read(checkpoint: Checkpoint, path: Path) -> list[list[int]]:
     return [[begin, *ids[start : start + step]] for start in range(0, len(ids), step)]
 
 
-def read_calibration(path: Path) -> str:
-    """Return what is read of a file; asked before a checkpoint is fetched, too.
+def check_calibration(path: Path) -> None:
+    """Refuse a file that cannot be calibrated with, before a checkpoint is fetched; a pipe can be read but once.
+
+    Raises:
+        CheckpointError: It cannot be read as text, or is empty.
+    """
+    if path.is_file() or path.is_dir() or not path.exists():
+        _text_of(path)
+
+
+def _text_of(path: Path) -> str:
+    """Return what is read of a file.
 
     Raises:
         CheckpointError: It cannot be read as text, or is empty.

@@ -172,7 +172,7 @@ def _given(args: Namespace) -> Given:
 def _model(args: Namespace) -> None:
     from edge_assistant.device.boards import target as find_target
     from edge_assistant.device.boards import targets
-    from edge_assistant_export.calibration_text import read_calibration
+    from edge_assistant_export.calibration_text import check_calibration
     from edge_assistant_export.estimate import estimate
     from edge_assistant_export.explain import explain
     from edge_assistant_export.mixed import check_goal, check_size, choose_bits
@@ -192,7 +192,7 @@ def _model(args: Namespace) -> None:
         check_goal(recipe, goal, args.target)
     check_output(args.out, BUNDLE_FILES, overwrite=args.overwrite)
     if args.calibration is not None:
-        read_calibration(args.calibration)  # before the checkpoint is fetched
+        check_calibration(args.calibration)
     report = sys.stderr if args.json else sys.stdout
     texts = kl = None
     with ExitStack() as stack:
