@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -39,6 +40,8 @@ class Journal:
         """Read what is there, and go on after it."""
         self._finished = dict(_read(path))
         self._file = path.open("a", encoding="utf-8")
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            self._file.write("\n")  # a line that was torn stays one of its own
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -61,10 +64,8 @@ class Journal:
 
 
 def _read(path: Path) -> Iterator[tuple[str, str]]:
-    """Give the pieces of a journal, up to a line that was torn."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
+    """Give the pieces of a journal, without lines that were torn, or lost to a power cut."""
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(ValueError):
             piece, sha256 = json.loads(line)
-        except ValueError:
-            return
-        yield piece, sha256
+            yield piece, sha256

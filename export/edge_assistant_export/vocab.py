@@ -5,6 +5,7 @@
     tokenizer.json      taken as it is
 
 They are looked for in this order: where a repository holds several, Mistral's own file is the one it was trained with.
+Only where the tokenizer.json has tokens with names that the other lacks was a model trained on with those.
 
 Both formats choose the next merge by the piece it makes, a tokenizer.json by the pair it joins. So every split of a
 piece into two pieces becomes a merge, in the order of the pieces. SentencePiece gives all runs of spaces one score
@@ -38,6 +39,8 @@ _TEKKEN_CONTROLS: Final = (
     *("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]"),
     *("[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
 )
+# Pieces of a SentencePiece model whose text it and its conversion must cut alike: a unigram model does not.
+_SAMPLED_PIECES: Final = 1000
 _SPM_VERSIONS: Final[Mapping[str, InstructVersion]] = {"v1": "v1", "v2": "v2", "v3": "v3", "v7": "v7"}
 _TEKKEN_VERSIONS: Final[Mapping[str, InstructVersion]] = {
     "v3": "v3-tekken",
@@ -70,26 +73,11 @@ class Vocabulary:
         Raises:
             CheckpointError: There is none, or it cannot be read.
         """
-        path = _find(folder)
-        try:
-            if path.name == "tekken.json":
-                document = json.loads(path.read_bytes())
-                version = _TEKKEN_VERSIONS.get(document["config"].get("version"))
-                return _vocabulary(path, tekken_tokenizer(document), version, names_version=True)
-            if path.name == "tokenizer.json":
-                content = path.read_bytes()
-                tokenizer = Tokenizer.from_buffer(content)
-                return _vocabulary(path, tokenizer, _version_of(tokenizer), content)
-            tokenizer = sentencepiece_tokenizer(path)
-            suffix = path.suffix.removeprefix(".").partition("m")[0]  # v7m1: as v7, with images
-            named = _SPM_VERSIONS.get(suffix)
-            return _vocabulary(path, tokenizer, named or _version_of(tokenizer), names_version=named is not None)
-        except CheckpointError:
-            raise
-        except (
-            Exception
-        ) as error:  # tokenizers raises nothing more special for a pattern or a merge that it cannot take
-            raise _unreadable(path, error) from error
+        vocabulary = _read(_find(folder))
+        later = folder / "tokenizer.json"
+        if vocabulary.path != later and _added_names(later) - vocabulary.special_ids.keys():
+            return _read(later)
+        return vocabulary
 
 
 def tekken_tokenizer(document: Mapping[str, Any]) -> Tokenizer:
@@ -101,6 +89,8 @@ def tekken_tokenizer(document: Mapping[str, Any]) -> Tokenizer:
     controls = [names.get(number, _UNNAMED.format(number)) for number in range(n_controls)]
     letters = _letter_of_byte()
     n_words = config["default_vocab_size"] - n_controls
+    if any(token.get("rank", number) != number for number, token in enumerate(document["vocab"])):
+        raise ValueError("its words are not in the order of their ranks")
     stored = [base64.b64decode(token["token_bytes"], validate=True) for token in document["vocab"][:n_words]]
     ranks = {"".join(letters[byte] for byte in word): rank for rank, word in enumerate(stored)}
     if not 0 < n_words == len(ranks) or "" in ranks:
@@ -127,7 +117,7 @@ def sentencepiece_tokenizer(path: Path) -> Tokenizer:
     """Return the tokenizer of a SentencePiece BPE model with bytes to fall back on.
 
     Raises:
-        CheckpointError: It changes text before it encodes it, other than by writing a space in front.
+        CheckpointError: It changes text before it encodes it, other than by writing a space in front, or is no BPE.
         RuntimeError: It is no SentencePiece model.
     """
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
@@ -152,7 +142,41 @@ def sentencepiece_tokenizer(path: Path) -> Tokenizer:
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in controls])
+    learnt = [name for name, rank in ranks.items() if rank]  # 0 is that of pieces which a person has named
+    text = "".join(learnt[:: -(-len(learnt) // _SAMPLED_PIECES) or 1]).replace(_SPACE, " ")
+    if tokenizer.encode(text, add_special_tokens=False).ids != pieces.encode(text):
+        raise CheckpointError(path, "it does not join pieces as byte-pair encoding does: save it as a tokenizer.json")
     return tokenizer
+
+
+def _read(path: Path) -> Vocabulary:
+    """Read one file."""
+    try:
+        if path.name == "tekken.json":
+            document = json.loads(path.read_bytes())
+            version = _TEKKEN_VERSIONS.get(document["config"].get("version"))
+            return _vocabulary(path, tekken_tokenizer(document), version, names_version=True)
+        if path.name == "tokenizer.json":
+            content = path.read_bytes()
+            tokenizer = Tokenizer.from_buffer(content)
+            return _vocabulary(path, tokenizer, _version_of(tokenizer), content)
+        tokenizer = sentencepiece_tokenizer(path)
+        suffix = path.suffix.removeprefix(".").partition("m")[0]  # v7m1: as v7, with images
+        named = _SPM_VERSIONS.get(suffix)
+        return _vocabulary(path, tokenizer, named or _version_of(tokenizer), names_version=named is not None)
+    except CheckpointError:
+        raise
+    except Exception as error:  # tokenizers raises nothing more special for a pattern or a merge that it cannot take
+        raise _unreadable(path, error) from error
+
+
+def _added_names(path: Path) -> set[str]:
+    """Return the names of the tokens that a tokenizer.json adds; none where there is no such file that can be read."""
+    try:
+        names = {str(token["content"]) for token in json.loads(path.read_bytes())["added_tokens"]}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return set()
+    return {name for name in names if not _FILLER.fullmatch(name)}
 
 
 def _find(folder: Path) -> Path:

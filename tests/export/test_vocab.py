@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import mistral_common
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -182,6 +183,21 @@ def test_mistrals_own_file_goes_before_a_tokenizer_json(tmp_path):
     assert Vocabulary.read(tmp_path).path.name == "tekken.json"
 
 
+@pytest.mark.parametrize("own", ["tekken.json", "tokenizer.model.v3"])
+@pytest.mark.parametrize(("added", "read"), [("<|im_start|>", True), ("[INST]", False), ("<SPECIAL_19>", False)])
+def test_a_tokenizer_json_with_tokens_of_its_own_goes_before_mistrals_file(tmp_path, own, added, read):
+    if own == "tekken.json":
+        (tmp_path / own).write_text(json.dumps(tekken()))
+    else:
+        shutil.copy(DATA / FILES["v3"], tmp_path / own)
+    tuned = Tokenizer.from_buffer(Vocabulary.read(tmp_path).json)
+    tuned.add_special_tokens([added])
+    tuned.save(str(tmp_path / "tokenizer.json"))
+    vocabulary = Vocabulary.read(tmp_path)
+    assert (vocabulary.path.name == "tokenizer.json") == read
+    assert ("<|im_start|>" in vocabulary.special_ids) == read
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -193,6 +209,7 @@ def test_mistrals_own_file_goes_before_a_tokenizer_json(tmp_path):
         ("tekken.json", json.dumps(tekken(pattern="["))),
         ("tekken.json", json.dumps(tekken(default_vocab_size=1000))),
         ("tekken.json", json.dumps(tekken() | {"vocab": [{"token_bytes": "*"}]})),
+        ("tekken.json", json.dumps(tekken() | {"vocab": tekken()["vocab"][::-1]})),
         ("tokenizer.model.v3", "not a model"),
         ("tokenizer.model", ""),
     ],
@@ -222,4 +239,29 @@ def test_a_sentencepiece_model_that_normalises_is_refused(tmp_path):
     )
     (tmp_path / "other.model").rename(tmp_path / "tokenizer.model")
     with pytest.raises(CheckpointError, match="normalises"):
+        Vocabulary.read(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_sentencepiece_model_that_is_no_byte_pair_encoding_is_refused(tmp_path, kind):
+    import sentencepiece
+
+    chance = np.random.default_rng(0)
+    words = ["".join(chance.choice(list("abcdefgh"), chance.integers(2, 9))) for _ in range(300)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(chance.choice(words, 12)) for _ in range(400)] + TEXTS[1:2]),
+        model_prefix=str(tmp_path / "other"),
+        vocab_size=450,
+        model_type=kind,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=9,
+    )
+    (tmp_path / "other.model").rename(tmp_path / "tokenizer.model")
+    if kind == "bpe":
+        found = Tokenizer.from_buffer(Vocabulary.read(tmp_path).json).encode(TEXTS[1]).ids
+        assert found == sentencepiece.SentencePieceProcessor(str(tmp_path / "tokenizer.model")).encode(TEXTS[1])
+        return
+    with pytest.raises(CheckpointError, match="as byte-pair encoding does"):
         Vocabulary.read(tmp_path)

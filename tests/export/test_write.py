@@ -31,6 +31,7 @@ from edge_assistant.errors import (
 )
 from edge_assistant_export import pieces, write
 from edge_assistant_export.checkpoint import Checkpoint
+from edge_assistant_export.journal import Journal
 from edge_assistant_export.recipe import Recipe
 from edge_assistant_export.write import export
 
@@ -250,6 +251,20 @@ def test_a_piece_that_a_power_cut_lost_is_written_again(checkpoint, tmp_path, mo
     journal = tmp_path / ".out.partial" / ".finished.jsonl"
     journal.write_text(journal.read_text()[:-30])
     assert export_here(checkpoint, tmp_path / "out").files == whole.files
+
+
+def test_a_line_that_a_power_cut_tore_costs_the_journal_no_other(tmp_path):
+    path = tmp_path / "journal"
+    for piece in ("first", "second", "third"):
+        with Journal(path) as journal:
+            journal.add(piece, 64 * "a")
+        path.write_bytes(path.read_bytes()[:-10] + (b"" if piece == "second" else b"\0\xff\n"))
+        with Journal(path) as journal:
+            journal.add(f"after {piece}", 64 * "b")
+    with Journal(path) as journal:
+        for piece in ("first", "second", "third"):
+            assert journal.hash_of(piece) is None
+            assert journal.hash_of(f"after {piece}") == 64 * "b"
 
 
 def test_texts_of_another_vocabulary_are_not_gone_on_with(folder, tmp_path):
