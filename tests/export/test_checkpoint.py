@@ -182,7 +182,7 @@ def test_without_weights_the_index_tells_of_a_head(tmp_path):
 
 def test_of_several_files_without_an_index_the_whole_one_is_read(folder):
     expected = load_file(folder / "model.safetensors")
-    save_file({name: -tensor for name, tensor in expected.items()}, folder / "model.fp16.safetensors")
+    save_file({name: -tensor for name, tensor in expected.items()}, folder / "model_fp16.safetensors")
     np.testing.assert_array_equal(read_all(folder)["layers.1.k"], expected[K])
 
 
@@ -375,6 +375,7 @@ def test_a_template_does_not_overrule_the_version_that_tekken_names(folder, vers
     listed = [{"rank": 1, "token_str": "<s>"}, {"rank": 3, "token_str": "[INST]"}]
     config = {"pattern": r"\S+", "default_vocab_size": 270, "default_num_special_tokens": 14, "version": version}
     (folder / "tekken.json").write_text(json.dumps({"config": config, "vocab": words, "special_tokens": listed}))
+    (folder / "tokenizer.json").unlink()
     (folder / "chat_template.jinja").write_text("[SYSTEM_PROMPT] [INST] [TOOL_CALLS]")
     with Checkpoint.open(folder) as checkpoint:
         assert checkpoint.instruct == version

@@ -233,7 +233,8 @@ def test_an_export_goes_on_where_it_was_stopped(checkpoint, tmp_path, monkeypatc
     assert names_in(tmp_path) == ["out", "whole"]
 
 
-def test_an_export_killed_before_its_last_step_goes_on_to_a_whole_bundle(checkpoint, tmp_path):
+def test_an_export_killed_before_its_last_step_goes_on_to_a_whole_bundle(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "WEIGHTS_AT_A_TIME", 512)
     kill = "write.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
     code = textwrap.dedent(EXPORT).format(at_progress="pass").replace("with Checkpoint", f"{kill}\nwith Checkpoint", 1)
     command = [sys.executable, "-c", code, checkpoint, tmp_path / "out", "512"]
