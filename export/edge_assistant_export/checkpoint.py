@@ -317,11 +317,16 @@ class Checkpoint:
 
 
 def _find_layout(folder: Path, *, weights: bool) -> Layout:
-    """Return the first layout of which both configuration and weights are there; the error says what is missing."""
+    """Return the first layout of which both configuration and weights are there; the error says what is missing.
+
+    Where weights need not be there, and are of no layout, it is the first that is configured.
+    """
     configured = [layout for layout in LAYOUTS if (folder / layout.config_file).is_file()]
     for layout in configured:
-        if not weights or (folder / layout.index_file).is_file() or any(folder.glob(layout.weights)):
+        if (folder / layout.index_file).is_file() or any(folder.glob(layout.weights)):
             return layout
+    if configured and not weights:
+        return configured[0]
     if not configured:
         if (folder / ADAPTER_CONFIG).is_file():
             mend = "name the checkpoint it was trained on, and this folder with --adapter"

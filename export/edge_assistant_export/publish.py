@@ -152,10 +152,12 @@ def _partial(out: Path) -> Path:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder alone; BlockingIOError where another process holds it."""
+    """Hold a folder alone; BlockingIOError where another process holds it, or has just given it another name."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not folder.exists() or not os.path.samestat(os.fstat(lock), folder.stat()):
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process has renamed it")
         yield
     finally:
         os.close(lock)

@@ -189,8 +189,9 @@ def test_of_several_files_without_an_index_the_whole_one_is_read(folder):
 def test_weights_of_the_layout_that_has_them_are_read(folder, mistral_layout, tmp_path):
     theirs = mistral_layout(folder, tmp_path / "mistral")
     shutil.copy(folder / "config.json", theirs)
-    with Checkpoint.open(theirs) as checkpoint:
-        assert checkpoint.layout == "mistral"
+    for weights in (True, False):
+        with Checkpoint.open(theirs, weights=weights) as checkpoint:
+            assert checkpoint.layout == "mistral"
     shutil.copy(folder / "model.safetensors", theirs)
     with Checkpoint.open(theirs) as checkpoint:
         assert checkpoint.layout == "huggingface"

@@ -436,6 +436,21 @@ def test_two_exports_of_one_bundle_do_not_mix(checkpoint, tmp_path):
     export_here(checkpoint, tmp_path / "out")
 
 
+def test_a_folder_that_another_export_gives_its_name_meanwhile_is_not_taken_for_ours(
+    checkpoint, tmp_path, monkeypatch
+):
+    flock = fcntl.flock
+
+    def renamed_first(file, how):
+        (tmp_path / ".out.partial").rename(tmp_path / "out")
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", renamed_first)
+    with pytest.raises(OutputBusyError):
+        export_here(checkpoint, tmp_path / "out")
+    assert names_in(tmp_path) == ["out"]
+
+
 @pytest.mark.parametrize(
     "recipe", [{}, {"bits": 32}, {"dtype": "float16"}, {"method": "gptq"}, {"cache": "int8"}], ids=str
 )
