@@ -14,9 +14,9 @@ With an adapter, every tensor is given as the adapter makes it: whoever reads a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -47,6 +47,8 @@ _IGNORED: Final = (
     "multi_modal_projector.",
     "patch_merger.",
     "pre_mm_projector_norm.",
+    "model.vision_tower.",
+    "model.multi_modal_projector.",
 )
 _IGNORED_ENDING: Final = ".rotary_emb.inv_freq"
 # Vocabularies of version 3 may name the control tokens of later versions already; their templates do not use them.
@@ -56,8 +58,10 @@ _WITHOUT_SYSTEM_PROMPT: Final[Mapping[InstructVersion, InstructVersion]] = {
     "v11": "v3-tekken",
     "v13": "v3-tekken",
 }
-# How the language part of a model that sees is set apart in Hugging Face's layout.
-_TEXT_PREFIX: Final = "language_model."
+# How the language part of a model that sees is set apart in Hugging Face's layout: in what transformers saves, and in
+# what other trainers save by the names that its modules have had since 4.52, where the head stands outside.
+_TEXT_PREFIXES: Final = (("language_model.", ""), ("model.language_model.", "model."))
+"""Each with what it stands in place of."""
 
 
 class Checkpoint:
@@ -250,11 +254,11 @@ class Checkpoint:
     def _find_tensors(self) -> dict[str, tuple[SafetensorsFile, str]]:
         """Return the file and stored name of every tensor by its canonical name, all of them checked."""
         found = dict(self._all_tensors())
-        prefix = _TEXT_PREFIX if any(name.startswith(_TEXT_PREFIX) for name in found) else ""
-        head, embedding = (prefix + self._layout.tensors[name] for name in ("lm_head", "embedding"))
+        named = partial(_name_in_whole, _text_prefix(found.keys()))
+        head, embedding = (named(self._layout.tensors[name]) for name in ("lm_head", "embedding"))
         if self.config.tied_embedding and not head_is_embedding(found, head, embedding):
             self.config = replace(self.config, tied_embedding=False)
-        names = {name: prefix + stored for name, stored in self._layout.tensor_names(self.config).items()}
+        names = {name: named(stored) for name, stored in self._layout.tensor_names(self.config).items()}
         if missing := [stored for stored in names.values() if stored not in found]:
             raise CheckpointError(self.folder, f"{_listed(missing)} missing in its {self._layout.weights}")
         for name, shape in expected_shapes(self.config).items():
@@ -265,12 +269,11 @@ class Checkpoint:
                     file.path,
                     f"{stored} has the shape {list(actual)}, but {self._layout.config_file} calls for {list(shape)}",
                 )
-        self._refuse_left_over(found.keys() - names.values(), prefix)
+        self._refuse_left_over(found.keys() - names.values(), head)
         return {name: (found[stored], stored) for name, stored in names.items()}
 
-    def _refuse_left_over(self, names: set[str], prefix: str) -> None:
+    def _refuse_left_over(self, names: set[str], head: str) -> None:
         """Refuse tensors that the model would miss; a head beside a tied embedding is the embedding once more."""
-        head = prefix + self._layout.tensors["lm_head"]
         left = [name for name in names if not name.startswith(_IGNORED) and not name.endswith(_IGNORED_ENDING)]
         if unknown := sorted(name for name in left if not (name == head and self.config.tied_embedding)):
             raise CheckpointError(
@@ -338,6 +341,16 @@ def _find_layout(folder: Path, *, weights: bool) -> Layout:
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
         mend = "; weights that PyTorch pickled (.bin, .pth) are not read: save them as safetensors first"
     raise CheckpointError(folder, f"it has no weights ({wanted}){mend}")
+
+
+def _text_prefix(found: Collection[str]) -> tuple[str, str]:
+    """Return what the names of the language part begin with, in place of what; nothing in a model that does not see."""
+    return next((one for one in _TEXT_PREFIXES if any(name.startswith(one[0]) for name in found)), ("", ""))
+
+
+def _name_in_whole(prefix: tuple[str, str], stored: str) -> str:
+    """Return what a tensor of the language part is called in the whole model."""
+    return prefix[0] + stored.removeprefix(prefix[1]) if stored.startswith(prefix[1]) else stored
 
 
 def _version_by_calls(template: str, version: InstructVersion) -> InstructVersion:

@@ -133,6 +133,20 @@ def test_the_language_part_of_a_model_that_sees_is_read(folder):
     np.testing.assert_array_equal(read_all(folder)["layers.1.k"], expected[K])
 
 
+def test_the_language_part_is_read_by_the_names_that_its_modules_have(folder):
+    config = json.loads((folder / "config.json").read_text())
+    top = {"model_type": "mistral3", "tie_word_embeddings": False, "vision_config": {"model_type": "pixtral"}}
+    (folder / "config.json").write_text(json.dumps(top | {"text_config": config}))
+    expected = load_file(folder / "model.safetensors")
+    tensors = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in expected.items()}
+    for part in ("vision_tower.patch_conv", "multi_modal_projector.norm"):
+        tensors[f"model.{part}.weight"] = np.ones(3)
+    save_file(tensors, folder / "model.safetensors")
+    found = read_all(folder)
+    np.testing.assert_array_equal(found["layers.1.k"], expected[K])
+    np.testing.assert_array_equal(found["lm_head"], expected["lm_head.weight"])
+
+
 def test_a_head_beside_a_tied_embedding_is_the_embedding(tiny_checkpoint, tmp_path):
     folder = Path(shutil.copytree(tiny_checkpoint(tie_word_embeddings=True), tmp_path / "tied"))
     rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].copy()}))

@@ -436,9 +436,7 @@ def test_two_exports_of_one_bundle_do_not_mix(checkpoint, tmp_path):
     export_here(checkpoint, tmp_path / "out")
 
 
-def test_a_folder_that_another_export_gives_its_name_meanwhile_is_not_taken_for_ours(
-    checkpoint, tmp_path, monkeypatch
-):
+def test_a_folder_that_another_export_gives_its_name_meanwhile_is_not_taken_for_ours(checkpoint, tmp_path, monkeypatch):
     flock = fcntl.flock
 
     def renamed_first(file, how):
