@@ -91,6 +91,8 @@ def _full_layers(path: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
         raise CheckpointError(path, f"layer_types must list num_hidden_layers of them, and it is {kinds!r}")
     if unknown := [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]:
         raise UnsupportedArchitectureError(path, f"a layer of type {unknown[0]!r}")
+    if "sliding_attention" in kinds and config.get("sliding_window", 4096) is None:
+        raise CheckpointError(path, "layer_types names layers of sliding_attention, and sliding_window is null")
     return tuple(i for i, kind in enumerate(kinds) if kind == "full_attention")
 
 

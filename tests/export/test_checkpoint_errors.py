@@ -136,6 +136,10 @@ def test_a_mixture_that_is_none_is_named(tmp_path, changes, problem):
         ({"rope_theta": "1e6"}, "rope_theta must be a number"),
         ({"rope_theta": float("inf")}, "rope_theta must be a number"),
         ({"rms_norm_eps": float("inf")}, "rms_norm_eps must be a number"),
+        (
+            {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": None},
+            "layer_types names layers of sliding_attention, and sliding_window is null",
+        ),
         ({"rope_scaling": {"type": "yarn", "factor": "4"}}, "factor must be a number"),
         ({"rope_scaling": {"type": "yarn", "original_max_position_embeddings": 64}}, "factor must be a number"),
         (
