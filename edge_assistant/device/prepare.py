@@ -85,19 +85,16 @@ def tune(bundle: Bundle, settings: EngineSettings, state: Path, progress: Callab
     fingerprint = Fingerprint.of(bundle.manifest, str(cpu))
     folder = prepacked_folder(state, bundle.manifest, fingerprint)
     written = not folder.is_dir() and size_of(bundle) <= _QUICKLY_WRITTEN
+    pays: bool | None = None
     try:
-        if written:
-            progress("writing prepacked weights")
-            write_prepacked(bundle, settings, folder, fingerprint)
-        prepacked = find_prepacked(folder, fingerprint, state / SEEN_FILE)
-    except PrepackedError as error:
-        progress(str(error))
-        prepacked = None
-    found = Tuner(bundle, settings, Clock(progress)).run(
-        thread_counts(cpu.cores), prepacked, lambda packed: loaded(bundle, settings, packed).anonymous
-    )
-    if written and not found.prepacked:
-        shutil.rmtree(folder, ignore_errors=True)
+        prepacked = _to_measure(bundle, settings, folder, fingerprint, state / SEEN_FILE, progress, write=written)
+        found = Tuner(bundle, settings, Clock(progress)).run(
+            thread_counts(cpu.cores), prepacked, lambda packed: loaded(bundle, settings, packed).anonymous
+        )
+        pays = found.prepacked
+    finally:  # as well where it was interrupted: what was not found to pay would be loaded
+        if written and not pays:
+            shutil.rmtree(folder, ignore_errors=True)
     save_tuning(path, fingerprint, found)
     return {"model": bundle.manifest.name, "cpu": str(cpu), "saved": str(path), **asdict(found)}
 
@@ -135,6 +132,27 @@ def float32_warning(bundle: Bundle, cpu: Cpu) -> str | None:
 def thread_counts(cores: int) -> list[int]:
     """Return the numbers of threads that are worth a try, the likeliest first; fewer may fill the memory's bus."""
     return [number for number in dict.fromkeys((cores, cores // 2, cores - 1, 3 * cores // 4)) if number > 0]
+
+
+def _to_measure(
+    bundle: Bundle,
+    settings: EngineSettings,
+    folder: Path,
+    fingerprint: Fingerprint,
+    seen: Path,
+    progress: Callable[[str], None],
+    *,
+    write: bool,
+) -> Path | None:
+    """Return the folder of prepacked weights, written first where they are to be; None where there are none to use."""
+    try:
+        if write:
+            progress("writing prepacked weights")
+            write_prepacked(bundle, settings, folder, fingerprint)
+        return find_prepacked(folder, fingerprint, seen)
+    except PrepackedError as error:
+        progress(str(error))
+        return None
 
 
 def _tuning(bundle: Bundle, state: Path, fingerprint: Fingerprint) -> Tuning | None:

@@ -14,12 +14,9 @@ answered exactly like the bundle; one for something else is never looked at, and
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,11 +29,12 @@ from edge_assistant.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, FileEntry, c
 from edge_assistant.bundle.folder import STRICT
 from edge_assistant.bundle.in_place import put_in_place, sync
 from edge_assistant.engine.align import align
+from edge_assistant.engine.child import ChildError, in_a_child
 from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.runtime import VERSION, save_prepacked
 from edge_assistant.engine.session import Session
 from edge_assistant.engine.tuning import Fingerprint
-from edge_assistant.errors import BundleError, BundleGraphError, PrepackedError
+from edge_assistant.errors import BundleError, PrepackedError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,25 +125,14 @@ def _compare(bundle: Bundle, settings: EngineSettings, packed: Path, folder: Pat
 
     In a process of its own, for kernels crash over weights that are not packed as they expect (`align.py`).
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            # As a bundle of its own, so that one that cannot be loaded is no answer by way of the other's weights.
-            answers = pool.submit(_answers_or_problem, Bundle(packed, bundle.manifest), settings).result()
-        except BrokenProcessPool as error:
-            problem = f"onnxruntime {VERSION} crashes over what it has packed of this model"
-            raise PrepackedError(folder, problem) from error
-    if isinstance(answers, str):
-        raise PrepackedError(folder, answers)
+    try:
+        # As a bundle of its own, so that one that cannot be loaded is no answer by way of the other's weights.
+        answers = in_a_child(_answers, Bundle(packed, bundle.manifest), settings)
+    except ChildError as error:
+        crash = f"onnxruntime {VERSION} crashes over what it has packed of this model"
+        raise PrepackedError(folder, error.problem or crash) from error
     if not np.array_equal(answers, _answers(bundle, settings)):
         raise PrepackedError(folder, "the packed weights do not answer like the bundle's own")
-
-
-def _answers_or_problem(bundle: Bundle, settings: EngineSettings) -> NDArray[np.float32] | str:
-    """Return the answers, or in words why there are none: an error that builds its message leaves no process."""
-    try:
-        return _answers(bundle, settings)
-    except BundleGraphError as error:
-        return str(error)
 
 
 def _answers(bundle: Bundle, settings: EngineSettings) -> NDArray[np.float32]:

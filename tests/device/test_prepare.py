@@ -196,3 +196,19 @@ def test_a_load_that_does_not_come_about_is_named(bundle, tmp_path, monkeypatch)
 def killed(*_: object) -> None:
     """End as the system ends a process for which it has no memory."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("by_warm", [False, True])
+def test_tune_that_is_interrupted_leaves_no_weights_that_were_not_found_to_pay(bundle, tmp_path, monkeypatch, by_warm):
+    folder = prepacked_folder(tmp_path, bundle.manifest, Fingerprint.of(bundle.manifest, str(this_cpu())))
+    if by_warm:
+        warm(bundle, EngineSettings(threads=1), tmp_path)
+    monkeypatch.setattr(module.Tuner, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(bundle, EngineSettings(threads=1), tmp_path, lambda _: None)
+    assert folder.is_dir() is by_warm
+    assert not tuning_path(tmp_path, bundle.manifest).exists()
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
