@@ -5,13 +5,14 @@ bundle with its cache, the adapter if there is one, the version of onnxruntime, 
 bundle, or another setting, finds nothing of it.
 
     b"EAPREFIX"  length of the header as 8 bytes, little endian
-    header       JSON: version, type, shape [n_layers, 2, n_kv_heads, n, head_dim], sha256 of all that follows
+    header       JSON: version, type, shape [n_layers, 2, n_kv_heads, n, head_dim], sha256
     tokens       int64 [n]
     rows         mapped
 
-A file is written beside and renamed when it is complete. One that is not what its header says is deleted with a
-warning, and the prefix is computed anew. The folder stays within a budget in bytes; the file that was not used for
-longest goes first.
+The hash is of the folder's name, of type and shape, and of all that follows: a file that was moved is none of its
+bundle's, and no header says of rows what they are not. A file is written beside and renamed when it is complete. One
+that is not what its header says is deleted with a warning, and the prefix is computed anew. The folder stays within a
+budget in bytes; the file that was not used for longest goes first.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _MAGIC: Final = b"EAPREFIX"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SUFFIX: Final = ".prefix"
 _PARTIAL: Final = ".partial"
 _LONGEST_HEADER: Final = 4096
@@ -77,7 +78,7 @@ class PrefixFiles:
                 left.unlink()
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             try:
-                self._files.append(_read_file(path))
+                self._files.append(_read_file(path, fingerprint))
             except (_DamagedError, OSError) as error:
                 _LOG.warning("%s is deleted, its prefix will be computed anew: %s", path, error)
                 with suppress(OSError):
@@ -128,7 +129,7 @@ class PrefixFiles:
         path = self._folder / f"{hashlib.sha256(tokens.tobytes()).hexdigest()}{_SUFFIX}"
         # Of its own name: another process may be writing the same prefix.
         partial = path.with_suffix(f".{uuid4().hex}{_PARTIAL}")
-        head = _head(tokens, rows)
+        head = _head(self._fingerprint, tokens, rows)
         size = len(head) + tokens.nbytes + rows.nbytes
         if size > self._budget:
             return
@@ -139,7 +140,7 @@ class PrefixFiles:
             self._files = [file for file in self._files if file.path.exists()]
             _write_file(partial, head, tokens, rows)
             partial.replace(path)
-            self._files.append(_read_file(path))
+            self._files.append(_read_file(path, self._fingerprint))
         except (_DamagedError, OSError) as error:
             with suppress(OSError):
                 partial.unlink()
@@ -164,13 +165,13 @@ def _warn(tokens: NDArray[np.int64], error: Exception) -> None:
     _LOG.warning("a prefix of %d tokens is not kept on disk: %s", len(tokens), error)
 
 
-def _head(tokens: NDArray[np.int64], rows: NDArray[Any]) -> bytes:
+def _head(fingerprint: str, tokens: NDArray[np.int64], rows: NDArray[Any]) -> bytes:
     """Return what stands in a file before the tokens."""
     header = {
         "version": _VERSION,
         "type": rows.dtype.name,
         "shape": rows.shape,
-        "sha256": _sha256(tokens, rows),
+        "sha256": _sha256(fingerprint, tokens, rows),
     }
     text = json.dumps(header).encode()
     return _MAGIC + len(text).to_bytes(8, "little") + text
@@ -185,12 +186,12 @@ def _write_file(path: Path, head: bytes, tokens: NDArray[np.int64], rows: NDArra
         os.fsync(file.fileno())
 
 
-def _read_file(path: Path) -> _File:
-    """Map a file; _DamagedError where it is not what its header says."""
+def _read_file(path: Path, fingerprint: str) -> _File:
+    """Map a file of the folder of this name; _DamagedError where it is not what its header says."""
     header, start = _read_header(path)
     tokens = np.fromfile(path, np.int64, header.n_tokens, offset=start)
     rows = np.memmap(path, header.dtype, "r", start + tokens.nbytes, header.shape)
-    if _sha256(tokens, rows) != header.sha256:
+    if _sha256(fingerprint, tokens, rows) != header.sha256:
         raise _DamagedError("its hash is not the one in its header")
     return _File(path, tokens, rows, path.stat().st_mtime_ns)
 
@@ -228,7 +229,8 @@ def _read_header(path: Path) -> tuple[_Header, int]:
     return header, after
 
 
-def _sha256(tokens: NDArray[np.int64], rows: NDArray[Any]) -> str:
-    digest = hashlib.sha256(tokens.data)
+def _sha256(fingerprint: str, tokens: NDArray[np.int64], rows: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{fingerprint} {rows.dtype.str} {rows.shape}".encode())
+    digest.update(tokens.data)
     digest.update(rows.data)
     return digest.hexdigest()

@@ -204,6 +204,37 @@ def test_another_bundle_finds_nothing(tiny_bundle, tmp_path):
     assert len(list(tmp_path.glob("*/*.prefix"))) == 4
 
 
+def test_a_file_of_another_bundle_is_none_of_this_one_s(tiny_bundle, tmp_path, caplog):
+    """Somebody moved it: rows of one type and shape may be of other weights."""
+    one, other = tiny_bundle(), tiny_bundle({"rope_theta": 20000.0})
+    asked_after_a_restart(one, tmp_path)
+    (path,) = tmp_path.glob("*/*.prefix")
+    expected, _ = asked_after_a_restart(other, tmp_path)
+    (folder,) = {file.parent for file in tmp_path.glob("*/*.prefix")} - {path.parent}
+    path.replace(folder / path.name)
+    caplog.clear()
+    assert asked_after_a_restart(other, tmp_path) == (expected, 0)
+    assert "its hash is not the one in its header" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [(b'"float32"', b'"uint32"'), (b'"float32"', b'">f4"'), (b"[2, 2, 2, 50, 16]", b"[4, 2, 2, 50, 8]")],
+    ids=str,
+)
+def test_a_header_that_describes_other_rows_of_the_same_size_is_a_damage(tiny_bundle, tmp_path, said, instead, caplog):
+    """No number of such rows would be right, and the bytes are those that were written."""
+    expected, _ = asked_after_a_restart(tiny_bundle(), tmp_path)
+    (path,) = tmp_path.glob("*/*.prefix")
+    whole = path.read_bytes()
+    end = 16 + int.from_bytes(whole[8:16], "little")
+    header = whole[16:end].replace(said, instead)
+    assert header != whole[16:end]
+    path.write_bytes(whole[:8] + len(header).to_bytes(8, "little") + header + whole[end:])
+    assert asked_after_a_restart(tiny_bundle(), tmp_path) == (expected, 0)
+    assert path.name in caplog.text
+
+
 def test_what_does_not_last_is_not_on_disk(tiny_bundle, tmp_path):
     with Engine.load(tiny_bundle(), SETTINGS, tmp_path) as engine:
         list(engine.generate([*SYSTEM, 5], GREEDY, keep=Keep(len(SYSTEM))))
@@ -214,11 +245,11 @@ def test_what_does_not_last_is_not_on_disk(tiny_bundle, tmp_path):
     "header",
     [
         b"[" * 2000,
-        b'{"version": 1, "type": "O", "shape": [1, 2, 1, 1, 1], "sha256": ""}',
-        b'{"version": 1, "type": "float32", "shape": [], "sha256": ""}',
-        b'{"version": 1, "type": "float32", "shape": [1, 2, 1, "one", 1], "sha256": ""}',
-        b'{"version": 1, "type": "float32", "shape": [1, 2, 1, -1, 1], "sha256": ""}',
-        b'{"version": 1, "type": "no type", "shape": [1, 2, 1, 1, 1], "sha256": ""}',
+        b'{"version": 2, "type": "O", "shape": [1, 2, 1, 1, 1], "sha256": ""}',
+        b'{"version": 2, "type": "float32", "shape": [], "sha256": ""}',
+        b'{"version": 2, "type": "float32", "shape": [1, 2, 1, "one", 1], "sha256": ""}',
+        b'{"version": 2, "type": "float32", "shape": [1, 2, 1, -1, 1], "sha256": ""}',
+        b'{"version": 2, "type": "no type", "shape": [1, 2, 1, 1, 1], "sha256": ""}',
     ],
 )
 def test_a_header_that_describes_no_rows_is_a_damage(tmp_path, header, caplog):
