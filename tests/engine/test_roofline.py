@@ -133,3 +133,9 @@ def test_profiling_changes_no_answer(tmp_path):
     )
     np.testing.assert_array_equal(plain.run([5, 6, 7]), profiled.run([5, 6, 7]))
     assert profiled.end_profiling().parent == tmp_path
+
+
+def test_operators_share_a_step_behind_the_longest_prompt_that_can_be_answered(tiny_bundle):
+    bundle = tiny_bundle()
+    prompt = [20] * (bundle.manifest.architecture.max_positions - 2)
+    assert "GroupQueryAttention" in operator_shares(bundle, EngineSettings(threads=1), prompt)
