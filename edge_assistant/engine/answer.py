@@ -42,7 +42,7 @@ class Answer:
     ) -> None:
         """Nothing is computed before it is placed."""
         self.adapter = adapter
-        self.begun = self.ended = self._placed = False
+        self.begun = self.ended = False
         self.progress = Progress(Usage(len(prompt)))
         self._prompt, self._params, self._keep = prompt, params, keep
         self._prefixes, self._speculator = prefixes, speculator
@@ -51,6 +51,8 @@ class Answer:
         self._gone: list[slice] = []
         """What was evicted to make room, each of the context as it then was."""
         self._unread = prompt
+        self._had = 0
+        """How many tokens of the prompt its slots have held at most."""
         self._session: Session | None = None
 
     @property
@@ -76,9 +78,8 @@ class Answer:
         self._prefixes.restore(session.cache, text, self._owner)
         session.cache.comes_again = 0 if self._gone else self._keep.tokens
         kept = session.cache.length
-        if not self._placed:
-            self._count(cached_tokens=kept)
-        self._session, self._placed = session, True
+        self._session = session
+        self._has(kept)
         # The token that is due is the writer's to run.
         self._unread = text[kept:-1] if self.begun else text[kept:]
 
@@ -154,8 +155,15 @@ class Answer:
         """Have what another slot has read of this text by now: it need not be read again."""
         taken = self._prefixes.take_over(self._in_session, self.text[:-1])
         self._unread = self._unread[taken:]
-        if not self.begun:
-            self._count(cached_tokens=self.progress.usage.cached_tokens + taken)
+        self._has(taken)
+
+    def _has(self, cached: int = 0) -> None:
+        """Note how far the prompt has been had; of what was `cached` count what it had not before an interruption."""
+        length = self._in_session.cache.length
+        new = min(cached, length - self._had)
+        if new > 0 and not self.begun:
+            self._count(cached_tokens=self.progress.usage.cached_tokens + new)
+        self._had = max(self._had, length)
 
     def _read(self, most: int | None) -> list[int]:
         """Read one chunk; return the tokens that the last one of the prompt brings."""
@@ -163,6 +171,7 @@ class Answer:
         chunk = next(session.chunks(self._unread, most))
         logits = session.run(chunk)
         self._unread = self._unread[len(chunk) :]
+        self._has()
         if self.unread or self.begun:
             return []
         self._prefixes.keep(session.cache, self._keep, self._owner)
@@ -184,9 +193,10 @@ class Answer:
         """Return what is to be said of some tokens, at least one, that were drawn; the end with it, where it is one."""
         self._count(accepted_prediction_tokens=self._writer.accepted, rejected_prediction_tokens=self._writer.rejected)
         room = self._params.max_tokens - len(self._said)
+        stop = len(tokens) - 1 if self._writer.stopped else None
         out: list[Said] = []
-        for token in tokens[:room]:
-            if token in self._params.stop_ids:
+        for at, token in enumerate(tokens[:room]):
+            if at == stop:
                 return [*out, self._end("stop")]
             self._said.append(token)
             self._count(completion_tokens=len(self._said))

@@ -153,6 +153,12 @@ class KvCache:
         """Return how many tokens the next step had better read, of `most`: it ends where a window is full."""
         return min(most, self._window.longest_step(self.length)) if self._window else most
 
+    @property
+    def longest_taken_back(self) -> int:
+        """Return the most tokens of a step of which any may be taken back; a bounded window wants it no longer."""
+        free = self.capacity - self.length
+        return min(free, self._window.window) if self._window else free
+
     @contextmanager
     def step(self, ids: NDArray[np.int64] | Sequence[int]) -> Generator[NDArray[np.int64]]:
         """Append tokens [n], of which the graph reads the view [1, n] that this gives, and writes their rows inside.

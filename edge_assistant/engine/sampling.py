@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from edge_assistant.engine.grammar import Grammar
 
 _SEED_BITS: Final = 64
+_LEAST, _MOST = 1e-3, 1e3
+"""Of what logits are divided and multiplied by: far beyond, float32 would not hold what comes of it."""
+_BOUNDS: Final = "between 0.001 and 1000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class SamplingParams:
     seed: int | None = None
     """Of the draws; None takes another one for each answer."""
     stop_ids: frozenset[int] = frozenset()
-    """Tokens that end the answer; they are not part of it."""
+    """Tokens that end the answer, with a grammar only where it is whole; they are not part of it."""
     grammar: Grammar | None = None
     """What the answer must be; one that ends by max_tokens may be a part of it only."""
     overflow: Literal["error", "slide"] = "error"
@@ -63,11 +66,11 @@ class SamplingParams:
         """Raise SamplingError for a value out of its range."""
         ranges = (
             ("max_tokens", self.max_tokens >= 1, "be at least 1"),
-            ("temperature", self.temperature == 0 or 1e-3 <= self.temperature < math.inf, "be 0, or at least 0.001"),
+            ("temperature", self.temperature == 0 or _LEAST <= self.temperature <= _MOST, f"be 0, or {_BOUNDS}"),
             ("top_p", 0 < self.top_p <= 1, "be above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "be 0 (all) or above"),
             ("min_p", 0 <= self.min_p <= 1, "be between 0 and 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "be above 0"),
+            ("repetition_penalty", _LEAST <= self.repetition_penalty <= _MOST, f"be {_BOUNDS}"),
             ("overflow", self.overflow in ("error", "slide"), 'be "error" or "slide"'),
             ("seed", self.seed is None or 0 <= self.seed < 2**_SEED_BITS, "be between 0 and 2**64 - 1"),
         )

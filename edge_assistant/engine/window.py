@@ -43,7 +43,7 @@ class BoundedWindow:
     def __init__(self, buffers: Sequence[Buffer], window: int) -> None:
         """`buffers` are keys and values of the layers, [1, n_kv_heads, rows, head_dim] each, rows > window."""
         self._buffers = buffers
-        self._window = window
+        self.window = window
         self._rows: int = buffers[0].shape[2]
         self._stride: int = self._rows - window + 1
         """G: how many positions are dropped at once."""
@@ -80,7 +80,7 @@ class BoundedWindow:
 
     def shortest_after_rewind(self) -> int:
         """Return the fewest tokens, beside none, to which the context can be taken back."""
-        return self.oldest + self._window - 1 if self.oldest else 0
+        return self.oldest + self.window - 1 if self.oldest else 0
 
     def rewind(self, start: int, length: int) -> None:
         """Put the rows where a context of `length` tokens has them, that had `start`; 0 starts anew."""

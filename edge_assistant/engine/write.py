@@ -45,6 +45,8 @@ class Writer:
         self.due: list[int] = []
         """Tokens of the answer that the cache does not hold."""
         self._guesses = Guesses()
+        self.stopped = False
+        """Whether the last token ends the answer, and is no part of it."""
         self.accepted = self.rejected = 0
         """How many guesses were run and came true, and how many did not."""
 
@@ -63,8 +65,7 @@ class Writer:
 
         More than `room` tokens will not be used of what it brings; one that is due alone could be run with `others`.
         """
-        free = cache.capacity - cache.length - len(self.due)
-        most = 0 if self._one_row_a_step else min(room - 1, free)
+        most = 0 if self._one_row_a_step else min(room - 1, cache.longest_taken_back - len(self.due))
         self._guesses = self._speculator.guess(cache, self.due, most, self._match, self._stop_ids, others)
         return len(self.due) + len(self._guesses.run)
 
@@ -95,13 +96,14 @@ class Writer:
             drawn += self._next(rows[accepted])
             while accepted < min(len(drawn), len(guessed)) and drawn[accepted] == guessed[accepted]:
                 accepted += 1
-            if accepted < len(drawn) or drawn[-1] in self._stop_ids or self.ended:
+            if accepted < len(drawn) or self.stopped or self.ended:
                 return drawn, accepted
 
     def _next(self, logits: NDArray[np.float32]) -> list[int]:
         """Return the token that stands next and those that it forces, at least one, from logits [vocab]."""
         if self._match is None:
             tokens = [self._sampler.sample(logits, self._position)]
+            self.stopped = tokens[0] in self._stop_ids
         else:
             tokens = self._match.forced() or self._held(logits, self._match)
             self._sampler.see(tokens)
@@ -109,9 +111,13 @@ class Writer:
         return tokens
 
     def _held(self, logits: NDArray[np.float32], match: Match) -> list[int]:
-        """Return a token that the grammar allows, and those it forces behind it; a stop id ends the answer."""
+        """Return a token that the grammar allows, and those it forces behind it.
+
+        A stop id ends an answer that is whole. Elsewhere one that the grammar allows is a token like others.
+        """
         token = self._sampler.sample(logits, self._position, match.allowed())
-        if token in self._stop_ids:
+        if token in self._stop_ids and match.complete:
+            self.stopped = True
             return [token]
         match.accept(token)
         return [token, *match.forced()]

@@ -228,3 +228,15 @@ def test_a_vocabulary_with_a_space_before_all_text_may_write_it(stories):
         match.accept(token)
     assert match.complete
     assert match.ended
+
+
+@pytest.mark.parametrize("pattern", ["[a-z]{20,30}", "abcdefghijkl", '\\{"on": (true|false), "name": "[a-z]*"\\}'])
+def test_a_stop_id_that_the_grammar_writes_cuts_no_answer_short(tiny_bundle, params, pattern):
+    """The letters end an answer only where it is whole."""
+    bundle = tiny_bundle()
+    tokenizer = Tokenizer(bundle.tokenizer_path)
+    params["stop_ids"] |= frozenset(tokenizer.encode("aeiounrstl"))
+    generation, ids = generated(bundle, Constraint.regex(pattern), **params)
+    assert generation.finish_reason == "stop" or len(ids) == params["max_tokens"]
+    if generation.finish_reason == "stop":
+        assert re.fullmatch(pattern, tokenizer.decode(ids))

@@ -17,6 +17,7 @@ from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Engine, SamplingParams
 from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.session import Session
+from edge_assistant.engine.speculate import Pace
 from edge_assistant.errors import RewindError
 
 SLACK = 4
@@ -206,3 +207,14 @@ def test_a_step_that_fails_leaves_no_context(tiny_bundle):
     np.testing.assert_allclose(
         read(session, IDS[:50], 8), read(session_of(tiny_bundle(WINDOW)), IDS[:50], 8), atol=TOLERANCE
     )
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_guesses_that_a_window_could_not_take_back_are_not_run(tiny_bundle, monkeypatch, window):
+    monkeypatch.setattr(Pace, "look", lambda self: True)
+    monkeypatch.setattr(Pace, "worth", lambda self, guess, others: len(guess.tokens))
+    prompt, params, answers = [1, *IDS[:6].tolist() * 9], SamplingParams(max_tokens=60), []
+    for guesses in (0, 8):
+        with Engine.load(tiny_bundle({"sliding_window": window}), EngineSettings(threads=1, guesses=guesses)) as engine:
+            answers.append([list(engine.generate(prompt[start:], params)) for start in range(6)])
+    assert answers[0] == answers[1]

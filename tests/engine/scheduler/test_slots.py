@@ -71,3 +71,22 @@ def test_all_slots_share_the_budget(tiny_bundle, engine_of):
     for positions, expected in ((511, (1, 511)), (512, (1, 512)), (1024, (2, 512)), (9999, (4, 512))):
         metrics = engine_of(sequences=0, kv_cache_bytes=positions * per_token).metrics()
         assert (metrics.sequences, metrics.capacity) == expected
+
+
+def test_what_was_read_before_an_interruption_is_not_counted_as_cached_after_it(engine_of, machine):
+    """The job has the beginning from another slot, loses its own, and has it from there once more."""
+    engine = engine_of(sequences=2, prefix_bytes=0)
+    begin, rest = list(IDS[:40]), list(IDS[60:145])
+    machine.hold()
+    first = engine.generate([*begin, 20, *rest], SamplingParams(3))
+    machine.held()
+    job = engine.generate([*begin, *IDS[100:140]], SamplingParams(5), claim=BATCH)
+    while len(machine.runs) < 11 or len(machine.runs[-1][0]) == 1:
+        machine.step()
+    turns = [([*begin, 21, *rest], 9), (PROMPTS[3], 2)]
+    generations = [engine.generate(prompt, SamplingParams(most), claim=VOICE) for prompt, most in turns]
+    machine.let_go()
+    for generation in (first, *generations, job):
+        list(generation)
+    assert engine.metrics().by_priority["batch"].evicted == 1
+    assert job.usage.cached_tokens == len(begin)
