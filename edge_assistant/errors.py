@@ -381,9 +381,11 @@ class ContextOverflowError(EngineError, ValueError):
 class PromptError(EngineError, ValueError):
     """A prompt that is empty, or holds what is no token of this model."""
 
-    def __init__(self, length: int, vocab_size: int) -> None:
-        """`length` of the prompt is in tokens."""
+    def __init__(self, length: int | None, vocab_size: int) -> None:
+        """`length` of the prompt is in tokens, None where it is no row of whole numbers."""
         problem = f"it holds an id outside 0..{vocab_size - 1}" if length else "it is empty"
+        if length is None:
+            problem = f"it is no row of token ids, whole numbers in 0..{vocab_size - 1}"
         super().__init__(f"the prompt cannot be read: {problem}")
 
 

@@ -159,7 +159,7 @@ class Engine:
         took its place.
 
         Raises:
-            PromptError: The prompt is empty or holds an id that is none.
+            PromptError: The prompt is empty, no row of ids, or holds an id that is none.
             ContextOverflowError: Prompt and params.max_tokens exceed the capacity, or with overflow="slide" the prompt.
             EvictionError: Prompt and params.max_tokens do with overflow="slide", and a bounded window is in the way.
             EngineBusyError: Too many requests wait; it says when to ask again.
@@ -201,9 +201,7 @@ class Engine:
     def _checked(self, prompt: Sequence[int], answer: int, adapter: Adapter | None) -> NDArray[np.int64]:
         if adapter is not None:
             adapter.check(self._manifest)
-        ids = np.asarray(prompt, np.int64)
-        if not len(ids) or ids.min() < 0 or ids.max() >= self._vocab_size:
-            raise PromptError(len(ids), self._vocab_size)
+        ids = _row(prompt, self._vocab_size)
         if len(ids) + answer > self.capacity:
             raise ContextOverflowError(len(ids), answer, self.capacity)
         return ids
@@ -259,3 +257,16 @@ class Generation:
     def timing(self) -> Timing:
         """How long it has been computed so far."""
         return self._progress.timing
+
+
+def _row(prompt: Sequence[int], vocab_size: int) -> NDArray[np.int64]:
+    """Return a copy of a prompt [n], which is the caller's and may change; PromptError where it is none."""
+    try:
+        ids = np.array(prompt)
+    except ValueError as error:  # rows of several lengths
+        raise PromptError(None, vocab_size) from error
+    if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+        raise PromptError(None, vocab_size)
+    if not len(ids) or ids.min() < 0 or ids.max() >= vocab_size:
+        raise PromptError(len(ids), vocab_size)
+    return ids.astype(np.int64)

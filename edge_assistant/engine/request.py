@@ -33,7 +33,11 @@ class Claim:
     """Seconds by which the first token has to be there; what has begun in time is finished. None waits for ever."""
 
     def __post_init__(self) -> None:
-        """Raise PriorityError for a priority that there is not: the worker would meet it where all would suffer."""
+        """Raise PriorityError for a priority that there is not: the worker would meet it where all would suffer.
+
+        So it would a caller who cannot be looked up, which is a TypeError.
+        """
+        hash(self.caller)
         if self.priority not in PRIORITIES:
             raise PriorityError(self.priority, PRIORITIES)
 
@@ -110,9 +114,11 @@ class Request:
 
     def end(self, *last: Said | Exception) -> None:
         """Tell who asked the last that there is to tell."""
-        self.work.close()
-        for said in last:
-            self.out.put(said)
+        try:
+            self.work.close()
+        finally:  # whatever becomes of that, nobody waits for ever
+            for said in last:
+                self.out.put(said)
 
     @property
     def given_up(self) -> bool:

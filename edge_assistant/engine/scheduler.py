@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
+from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -120,11 +121,16 @@ class Scheduler:
             )
 
     def _make_room(self, request: Request) -> None:
-        """Refuse a request for which there is no place, or put out a less urgent one."""
+        """Refuse a request for which there is no place, or put out a less urgent one.
+
+        Those for whom a slot is free only wait for the end of a step: they take no place.
+        """
         fresh = [other for other in self._waiting if other.started_s is None]
-        if len(fresh) < self._queue:
+        free = len(self._slots.all) - len(self._slots.held()) - (len(self._waiting) - len(fresh))
+        waiting = len(fresh) - max(0, free)
+        if waiting < self._queue:
             return
-        error = EngineBusyError(len(fresh), max(_SHORTEST_RETRY_S, self._answer_s or _ANSWER_AT_FIRST_S))
+        error = EngineBusyError(waiting, max(_SHORTEST_RETRY_S, self._answer_s or _ANSWER_AT_FIRST_S))
         last = max(fresh, key=lambda other: (other.rank, other.number))
         if last.rank <= request.rank:
             self._counts[request.claim.priority].shed += 1
@@ -145,12 +151,13 @@ class Scheduler:
         except Exception as fault:  # noqa: BLE001 - whoever waits is told, and does not wait for ever
             with self._lock:
                 self._worker = None
+                left = [*(held.request for held in self._slots.held()), *self._waiting]
                 for held in self._slots.held():
                     self._leave(held.slot)
-                    self._finish(held.request, "failed", fault)
-                for request in self._waiting:
-                    self._finish(request, "failed", fault)
                 self._waiting.clear()
+                for request in left:
+                    with suppress(Exception):  # what fails for one keeps no other waiting
+                        self._finish(request, "failed", fault)
 
     def _run(self) -> None:
         while True:
@@ -260,9 +267,13 @@ class Scheduler:
         if least.request.rank <= request.rank or held[0].request.rank < request.rank:
             return None
         self._leave(least.slot)
-        least.request.work.leave()
-        self._counts[least.request.claim.priority].evicted += 1
-        self._waiting.append(least.request)
+        try:
+            least.request.work.leave()
+        except Exception as error:  # noqa: BLE001 - it is told, and nobody else has to hear of it
+            self._finish(least.request, "failed", error)
+        else:
+            self._counts[least.request.claim.priority].evicted += 1
+            self._waiting.append(least.request)
         return least.slot
 
     def _serve(self, request: Request) -> None:

@@ -239,12 +239,39 @@ def test_a_bounded_window_says_what_the_full_length_variant_says(tiny_bundle, ca
     assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("prompt", [[], [-1], [270], [20, 2**40]])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        [],
+        [-1],
+        [270],
+        [20, 2**40],
+        [2**70],
+        [[20, 21]],
+        [[20], [21, 22]],
+        [20.5],
+        ["20"],
+        [None],
+        [True],
+        20,
+        b"20",
+        "20",
+    ],
+    ids=str,
+)
 def test_a_prompt_that_is_none_is_refused(engine, prompt):
     with pytest.raises(PromptError):
         engine.generate(prompt, GREEDY)
     with pytest.raises(PromptError):
         engine.score(prompt)
+
+
+def test_a_prompt_is_the_callers_who_may_change_it_while_it_waits(engine):
+    expected = list(engine.generate(PROMPT, GREEDY))
+    ids = np.array(PROMPT, np.int64)
+    generation = engine.generate(ids, GREEDY)
+    ids[:] = 2**40
+    assert list(generation) == expected
 
 
 def test_a_closed_engine_says_so(engine):

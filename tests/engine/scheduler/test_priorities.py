@@ -158,3 +158,8 @@ def test_reading_is_one_chunk_between_two_tokens_of_others(engine_of, machine):
 def test_a_priority_that_is_none_is_refused_before_anybody_waits():
     with pytest.raises(PriorityError, match="'urgent' is none: there are voice, interactive, batch"):
         Claim(priority="urgent")
+
+
+def test_a_caller_who_cannot_be_looked_up_is_refused_before_anybody_waits():
+    with pytest.raises(TypeError):
+        Claim(caller=["a"])

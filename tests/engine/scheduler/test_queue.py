@@ -73,3 +73,16 @@ def test_places_of_those_who_gave_up_are_free(engine_of, machine):
     machine.let_go()
     assert [len(list(generation)) for generation in (running, last)] == [30] * 2
     assert machine.reads() == [0, 2]
+
+
+def test_one_for_whom_a_slot_is_free_takes_no_place(engine_of, machine):
+    """While a step runs nobody is given a slot, however many are free."""
+    engine = engine_of(sequences=3, queue=1)
+    machine.hold()
+    accepted = [engine.generate(PROMPTS[0], GREEDY)]
+    machine.held()
+    accepted += [engine.generate(prompt, GREEDY) for prompt in PROMPTS[1:]]
+    with pytest.raises(EngineBusyError, match="1 requests are waiting"):
+        engine.generate(PROMPTS[0], GREEDY)
+    machine.let_go()
+    assert [len(list(generation)) for generation in accepted] == [30] * 4
