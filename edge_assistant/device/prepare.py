@@ -85,15 +85,15 @@ def tune(bundle: Bundle, settings: EngineSettings, state: Path, progress: Callab
     fingerprint = Fingerprint.of(bundle.manifest, str(cpu))
     folder = prepacked_folder(state, bundle.manifest, fingerprint)
     written = not folder.is_dir() and size_of(bundle) <= _QUICKLY_WRITTEN
-    pays: bool | None = None
     try:
         prepacked = _to_measure(bundle, settings, folder, fingerprint, state / SEEN_FILE, progress, write=written)
+        written = written and prepacked is not None  # else what is there is another's
         found = Tuner(bundle, settings, Clock(progress)).run(
             thread_counts(cpu.cores), prepacked, lambda packed: loaded(bundle, settings, packed).anonymous
         )
-        pays = found.prepacked
+        written = written and not found.prepacked
     finally:  # as well where it was interrupted: what was not found to pay would be loaded
-        if written and not pays:
+        if written:
             shutil.rmtree(folder, ignore_errors=True)
     save_tuning(path, fingerprint, found)
     return {"model": bundle.manifest.name, "cpu": str(cpu), "saved": str(path), **asdict(found)}

@@ -13,10 +13,12 @@ answered exactly like the bundle; one for something else is never looked at, and
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -37,6 +39,8 @@ from edge_assistant.engine.tuning import Fingerprint
 from edge_assistant.errors import BundleError, PrepackedError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from numpy.typing import NDArray
 
     from edge_assistant.bundle import Manifest
@@ -84,14 +88,37 @@ def write_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path, fing
     """Write the folder, in place of all that were written for this model before; those stay until it is whole.
 
     Raises:
-        PrepackedError: The disk cannot take it, or the packed weights do not answer like the bundle's own.
+        PrepackedError: The disk cannot take it, another process writes there, or the packed weights do not answer like
+            the bundle's own.
     """
+    try:
+        with _alone(folder):
+            _write(bundle, settings, folder, fingerprint)
+    except BlockingIOError as error:
+        raise PrepackedError(folder, "another process is writing them") from error
+    except OSError as error:
+        raise PrepackedError(folder, error.strerror or str(error)) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Generator[None]:
+    """Hold what is written for a model alone; BlockingIOError where another process does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _write(bundle: Bundle, settings: EngineSettings, folder: Path, fingerprint: Fingerprint) -> None:
     for left in folder.parent.glob("*.partial"):  # by one that was killed
         shutil.rmtree(left, ignore_errors=True)
     _check_space(bundle, folder)
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f"{folder.name}.partial")
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir()
         save_prepacked(bundle, settings, partial)
         align(partial / GRAPH_FILE, partial / WEIGHTS_FILE)
         _compare(bundle, settings, partial, folder)
@@ -100,13 +127,11 @@ def write_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path, fing
         for name in (GRAPH_FILE, WEIGHTS_FILE, _RECORD):
             sync(partial / name)
         put_in_place(partial, folder)
-        for old in folder.parent.iterdir():
-            if old != folder:
-                shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise PrepackedError(folder, error.strerror or str(error)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    for old in folder.parent.iterdir():
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def size_of(bundle: Bundle) -> int:

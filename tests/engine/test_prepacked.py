@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -224,3 +226,18 @@ def test_those_before_stay_where_the_new_ones_get_no_name(tiny_bundle, tmp_path,
         written(bundle, tmp_path)
     assert find_prepacked(folder, fingerprint_of(bundle), None) == folder
     assert sorted(folder.parent.iterdir()) == sorted([folder, other])
+
+
+def test_while_another_process_writes_them_they_are_left_alone(tiny_bundle, tmp_path):
+    """What it has written by then is no rest of one that was killed."""
+    bundle = tiny_bundle(bits=4)
+    folder = prepacked_folder(tmp_path, bundle.manifest, fingerprint_of(bundle))
+    partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir(parents=True)
+    lock = os.open(folder.parent, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(PrepackedError, match="another process is writing them"):
+        written(bundle, tmp_path)
+    assert partial.is_dir()
+    os.close(lock)
+    assert written(bundle, tmp_path) == folder
