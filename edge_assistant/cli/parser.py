@@ -21,6 +21,7 @@ examples:
 
 exit codes:
   0  done    1  the work failed    2  wrong usage or configuration    130  interrupted
+  A model or file that is named and cannot be used is 1, but for the configuration's.
 """
 _SERVE = """\
 examples:

@@ -103,6 +103,15 @@ def test_a_model_that_is_not_there_is_exit_code_1_and_says_where_it_was_looked_f
     assert str(config.state_directory() / "models" / "no-such-model") in said
 
 
+@pytest.mark.parametrize("option", ["--model", "--adapter", "--state", "--schema", "--config"])
+def test_a_file_that_is_not_there_is_exit_code_1_but_for_the_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    code = cli.main(["ask", option, str(tmp_path / "missing"), "are you there?"])
+    assert code == (cli.USAGE if option == "--config" else cli.FAILED)
+    assert str(tmp_path / "missing") in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["serve", "demo"])
 def test_an_extra_that_is_not_installed_is_named(command: str) -> None:
     script = (
