@@ -41,6 +41,7 @@
     │   ├── DraftError         (ValueError)          a draft model of another vocabulary
     │   ├── PrepackedError     (ValueError)          prepacked weights that are broken, or cannot be made
     │   ├── LoadMeasureError                         a load whose memory could not be measured
+    │   ├── ProfileError       (OSError)             times of operators that could not be written
     │   ├── EngineBusyError                          too many requests wait; says when to ask again
     │   ├── DeadlineError      (TimeoutError)        an answer that had not begun in time
     │   └── EngineClosedError
@@ -460,6 +461,14 @@ class LoadMeasureError(EngineError):
     def __init__(self, bundle: str, problem: str) -> None:
         """`bundle` is its name, `problem` why it was not loaded."""
         super().__init__(f"the memory that loading {bundle} takes cannot be measured: {problem}")
+
+
+class ProfileError(EngineError, OSError):
+    """What onnxruntime notes of its operators' times breaks off."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` is the temporary file."""
+        super().__init__(f"{path} breaks off: make room on its disk, or set TMPDIR to a folder where there is some")
 
 
 class EngineBusyError(EngineError):

@@ -24,6 +24,7 @@ import numpy as np
 
 from edge_assistant.engine.kv_cache import KvCache
 from edge_assistant.engine.session import Session
+from edge_assistant.errors import ProfileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -87,6 +88,9 @@ def operator_shares(bundle: Bundle, settings: EngineSettings, prompt: list[int])
     """Return which part of a decoded token's time each type of operator takes after a prompt, the greatest first.
 
     What is left of 1 is onnxruntime's own work between them. The model is loaded anew, for timing has its price.
+
+    Raises:
+        ProfileError: The disk of temporary files had no room for what onnxruntime noted.
     """
     with tempfile.TemporaryDirectory() as folder:
         cache = KvCache(bundle.manifest, len(prompt) + 1)
@@ -96,7 +100,12 @@ def operator_shares(bundle: Bundle, settings: EngineSettings, prompt: list[int])
         for _ in range(_STEPS + 1):  # the first is not counted: it comes upon cold caches
             session.run(prompt[-1:])
             session.cache.rewind(len(prompt))  # the longest prompt leaves no room for more than one
-        return shares(json.loads(session.end_profiling().read_bytes()), _STEPS)
+        profile = session.end_profiling()
+        try:
+            events = json.loads(profile.read_bytes())
+        except ValueError as error:
+            raise ProfileError(profile) from error
+        return shares(events, _STEPS)
 
 
 def shares(events: Iterable[Mapping[str, Any]], runs: int) -> dict[str, float]:

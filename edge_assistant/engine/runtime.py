@@ -76,8 +76,7 @@ def save_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path) -> No
     """Write the bundle's graph and weights into a folder, with what this processor's kernels pack of them.
 
     Raises:
-        BundleGraphError: onnxruntime cannot load the graph.
-        PrepackedError: It cannot write there.
+        PrepackedError: onnxruntime cannot write there, or not load the graph.
     """
     options = _options(settings, None)
     options.optimized_model_filepath = str(folder / GRAPH_FILE)
@@ -89,8 +88,8 @@ def save_prepacked(bundle: Bundle, settings: EngineSettings, folder: Path) -> No
         options.add_session_config_entry(key, value)
     try:
         ort.InferenceSession(bundle.graph_path, options, providers=_ON_CPU)
-    except ORT_ERRORS as error:
-        raise BundleGraphError(bundle.graph_path, [str(error)]) from error
+    except ORT_ERRORS as error:  # the bundle's own graph was checked: it is the disk, most likely
+        raise PrepackedError(folder, str(error)) from error
     if missing := [name for name in (GRAPH_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]:
         raise PrepackedError(folder, f"onnxruntime {VERSION} has not written {', '.join(missing)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -241,3 +242,15 @@ def test_while_another_process_writes_them_they_are_left_alone(tiny_bundle, tmp_
     assert partial.is_dir()
     os.close(lock)
     assert written(bundle, tmp_path) == folder
+
+
+def test_a_disk_that_is_full_before_it_was_said_to_be_is_named(tiny_bundle, tmp_path):
+    """And no bundle is said to be broken."""
+    bundle, before = tiny_bundle(bits=4), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(PrepackedError, match="Failed to write"):
+            written(bundle, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.rglob("model.onnx*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from edge_assistant.engine.roofline import (
     shares,
     weight_bytes_per_token,
 )
+from edge_assistant.errors import ProfileError
 
 MODELS = Path(__file__).parents[2] / "models"
 HOMES = ["home-mini", "home-mini-moe"]
@@ -139,3 +141,15 @@ def test_operators_share_a_step_behind_the_longest_prompt_that_can_be_answered(t
     bundle = tiny_bundle()
     prompt = [20] * (bundle.manifest.architecture.max_positions - 2)
     assert "GroupQueryAttention" in operator_shares(bundle, EngineSettings(threads=1), prompt)
+
+
+def test_a_disk_without_room_for_the_times_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(ProfileError, match=str(tmp_path)):
+            operator_shares(Bundle.open(MODELS / "home-mini"), EngineSettings(threads=1), [20] * 8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
