@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from edge_assistant.bundle import (
     find_model,
     open_bundle,
     read_manifest,
+    replace_text,
 )
 from edge_assistant.bundle import folder as folder_module
 from edge_assistant.errors import (
@@ -483,3 +485,17 @@ def test_values_of_other_kinds_that_cannot_be_are_refused(manifest, section, key
     raw[section][key] = value
     with pytest.raises(BundleManifestError, match=section):
         type(manifest).from_json(json.dumps(raw))
+
+
+def test_a_text_that_the_disk_has_no_room_for_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    replace_text(path, "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            replace_text(path, 2000 * "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

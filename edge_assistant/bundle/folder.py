@@ -262,11 +262,17 @@ def check_path(path: Path) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file, and its folder where there is none: a reader finds the old text or the new, never a part."""
+    """Write a file, and its folder where there is none: a reader finds the old text or the new, never a part.
+
+    What a full disk or Ctrl-C leaves of it is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -8,12 +8,13 @@ Several may be loaded and used in turn: a change of adapter copies nothing, but 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from edge_assistant.bundle import PARTS, Factors, FileEntry, LoraFile, check_base, lora_a, lora_b, part_shapes
+from edge_assistant.bundle import PARTS, Factors, LoraFile, check_base, lora_a, lora_b, part_shapes
 from edge_assistant.errors import LoraGraphError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Adapter:
     path: Path
     about: LoraAbout
     identity: str
-    """The hash of the file: by it, what was computed with the adapter is known again."""
+    """The hash of the factors: by it, what was computed with the adapter is known again."""
     spec: LoraSpec
     """Of the graph that it was loaded for."""
     factors: Mapping[str, NDArray[Any]]
@@ -57,7 +58,7 @@ class Adapter:
                 if parts:
                     a, b = (factor.astype(dtype, copy=False) for factor in _joined(parts, shapes))
                     factors |= {lora_a(f"{at}{matrix}"): a, lora_b(f"{at}{matrix}"): b}
-        return cls(path, file.about, FileEntry.of(path).sha256, spec, factors)
+        return cls(path, file.about, _identity(factors), spec, factors)
 
     @property
     def nbytes(self) -> int:
@@ -74,6 +75,15 @@ class Adapter:
         check_base(self.path, self.about, manifest)
         if manifest.lora != self.spec:
             raise LoraGraphError(self.path, manifest.name, "it was loaded for another graph; load it for this one")
+
+
+def _identity(factors: Mapping[str, NDArray[Any]]) -> str:
+    """Return the hash of what was read; the file may be another by now."""
+    digest = hashlib.sha256()
+    for name, factor in sorted(factors.items()):
+        digest.update(f"{name} {factor.dtype.str} {factor.shape} ".encode())
+        digest.update(np.ascontiguousarray(factor).data)
+    return digest.hexdigest()
 
 
 def _joined(parts: Mapping[str, Factors], shapes: Mapping[str, Shape]) -> Factors:

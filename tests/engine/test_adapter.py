@@ -6,6 +6,7 @@ That the numbers are those of a merged checkpoint is tested with the exporter, i
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
 from dataclasses import replace
 from itertools import islice
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_assistant.bundle import Bundle
+from edge_assistant.bundle import Bundle, LoraFile
 from edge_assistant.config import EngineSettings
 from edge_assistant.engine import Adapter, Engine, Keep, SamplingParams
 from edge_assistant.engine.speculate import Pace
@@ -199,6 +200,23 @@ def test_its_bytes_are_those_of_its_factors_and_are_given_back(engine, bundle, w
     list(engine.generate(IDS, PARAMS))
     gc.collect()
     assert factor() is None
+
+
+def test_an_adapter_is_known_by_what_was_read_and_not_by_what_the_file_has_become(bundle, write, monkeypatch):
+    """What is kept of prompts by its identity outlives a restart: it must not be taken for another's then."""
+    path, other = write(bundle, 1), write(bundle, 2)
+    known = Adapter.load(path, bundle.manifest).identity
+    assert Adapter.load(path, bundle.manifest).identity == known
+    read = LoraFile.read
+
+    def replaced(path):
+        content = read(path)
+        shutil.copy(other, path)
+        return content
+
+    monkeypatch.setattr(LoraFile, "read", replaced)
+    assert Adapter.load(path, bundle.manifest).identity == known
+    assert Adapter.load(path, bundle.manifest).identity != known
 
 
 # What is refused.
