@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (EdgeAssistantError, OSError) as error:
         print(f"edge-assistant: error: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else FAILED
+    except ImportError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        return INTERRUPTED  # it came while a library was loaded, which made this of it
     return code
 
 

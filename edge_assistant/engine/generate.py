@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from edge_assistant.bundle import Bundle
     from edge_assistant.config import EngineSettings
     from edge_assistant.engine.metrics import Metrics
-    from edge_assistant.engine.request import FinishReason, Timing, Usage
+    from edge_assistant.engine.request import FinishReason, Said, Timing, Usage
     from edge_assistant.engine.sampling import SamplingParams
 
 
@@ -227,13 +227,17 @@ class Generation:
             raise StopIteration
         said = self._request.out.get()
         if isinstance(said, Exception):
-            self._ended = True
+            self._end(said)
             raise said
         self._progress = said.progress
         if said.token is None:
-            self._ended = True
+            self._end(said)
             raise StopIteration
         return said.token
+
+    def _end(self, last: Said | Exception) -> None:
+        self._ended = True
+        self._request.out.put(last)  # for whichever other thread waits here
 
     def __del__(self) -> None:
         if hasattr(self, "_request"):  # Ctrl-C may come before there is one

@@ -103,6 +103,16 @@ def test_a_model_that_is_not_there_is_exit_code_1_and_says_where_it_was_looked_f
     assert str(config.state_directory() / "models" / "no-such-model") in said
 
 
+def test_ctrl_c_while_a_library_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written in C makes an ImportError of it."""
+
+    def interrupted(name: str) -> object:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(cli, "_command", interrupted)
+    assert cli.main(["ask", "are you there?"]) == cli.INTERRUPTED
+
+
 @pytest.mark.parametrize("option", ["--model", "--adapter", "--state", "--schema", "--config"])
 def test_a_file_that_is_not_there_is_exit_code_1_but_for_the_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str

@@ -116,3 +116,31 @@ def test_closing_ends_what_runs_and_what_waits(engine_of, machine):
         engine.generate(PROMPTS[0], GREEDY)
     with pytest.raises(EngineClosedError):
         engine.metrics()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_threads_that_share_an_answer_all_hear_of_its_end(engine_of, tiny_bundle, machine, closed):
+    engine, got, errors = engine_of(), [], []
+    machine.hold()
+    generation = engine.generate(PROMPTS[0], GREEDY)
+    machine.held()
+
+    def fetch() -> None:
+        try:
+            got.extend(generation)
+        except EngineClosedError as error:
+            errors.append(error)
+
+    fetching = [threading.Thread(target=fetch, daemon=True) for _ in range(3)]
+    for thread in fetching:
+        thread.start()
+    if closed:
+        closing = threading.Thread(target=engine.close)
+        closing.start()
+        while not engine._open_scheduler or not engine._open_scheduler._closed:
+            closing.join(0.001)
+    machine.let_go()
+    for thread in fetching:
+        thread.join(SECONDS)
+    assert not any(thread.is_alive() for thread in fetching)
+    assert errors if closed else sorted(got) == sorted(fresh(tiny_bundle(), PROMPTS[0]))
