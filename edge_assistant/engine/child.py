@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 import threading
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from edge_assistant.errors import EdgeAssistantError
@@ -41,6 +42,7 @@ def in_a_child(work: Callable[..., T], *args: object) -> T:
     ours, theirs = spawn.Pipe(duplex=False)
     child = spawn.Process(target=_answer, args=(theirs, work, *args), daemon=True)
     try:
+        resource_tracker.ensure_running()  # here: where it starts, it lets signals through again
         with _interrupts_held():
             child.start()
         theirs.close()  # so that ours ends when the process does

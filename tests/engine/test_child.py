@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing import util
+from multiprocessing import resource_tracker, util
 
 import pytest
 
@@ -41,7 +41,11 @@ def test_one_that_ends_without_a_word_is_told_apart():
     assert caught.value.problem is None
 
 
-def test_ctrl_c_does_not_reach_it():
+@pytest.mark.parametrize("first", [False, True])
+def test_ctrl_c_does_not_reach_it(first):
+    """Nor the first of all, with which multiprocessing starts a process of its own that plays with signals."""
+    if first:
+        resource_tracker._resource_tracker._stop()
     assert signal.SIGINT in in_a_child(signal.pthread_sigmask, signal.SIG_BLOCK, ())
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
