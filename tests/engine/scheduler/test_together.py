@@ -58,6 +58,25 @@ def test_answers_with_a_seed_step_alone_and_all_else_together(engine_of, machine
     assert batches[1] >= 2 * (seeded.max_tokens - 1)
 
 
+def test_a_guess_is_held_against_a_step_with_all_that_could_take_one(engine_of, machine, batching, monkeypatch):
+    """One with a seed steps alone, whoever else asks."""
+    weighed: list[int] = []
+    monkeypatch.setattr(Pace, "look", lambda self: True)
+    monkeypatch.setattr(Pace, "worth", lambda self, guess, others: weighed.append(others) or 0)
+    engine = engine_of(sequences=4, guesses=8)
+    list(engine.generate(PROMPTS[0], GREEDY))
+    assert {*weighed} == {0}
+    weighed.clear()
+    machine.hold()
+    how = [GREEDY, GREEDY, replace(LIVELY, seed=7), GREEDY]
+    generations = [engine.generate(prompt, params) for prompt, params in zip(PROMPTS, how, strict=True)]
+    machine.held()
+    machine.let_go()
+    for generation in generations:
+        list(generation)
+    assert max(weighed) == 2
+
+
 def test_guesses_are_run_alone_and_all_else_together(engine_of, tiny_bundle, machine, batching, monkeypatch):
     monkeypatch.setattr(Pace, "look", lambda self: True)
     monkeypatch.setattr(Pace, "worth", lambda self, guess, others: len(guess.tokens))
