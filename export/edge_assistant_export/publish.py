@@ -38,15 +38,9 @@ def check_output(out: Path, known: Set[str], *, overwrite: bool) -> None:
         PathEncodingError
         OutputWriteError: The system does not let it be looked at, or nothing be written beside it.
     """
-    check_path(out.absolute())
-    try:
-        _check_writable(out)
+    with _looking_at(out):
         _recover(out)
         _refuse_existing(out, known, overwrite=overwrite)
-    except OutputExistsError:
-        raise
-    except OSError as error:
-        raise OutputWriteError(out, None, error) from error
 
 
 def check_file(out: Path, *, overwrite: bool) -> None:
@@ -57,22 +51,25 @@ def check_file(out: Path, *, overwrite: bool) -> None:
         PathEncodingError
         OutputWriteError: The system does not let it be looked at, or nothing be written beside it.
     """
-    check_path(out.absolute())
-    try:
-        _check_writable(out)
+    with _looking_at(out):
         is_folder = out.is_dir()
         if is_folder or (os.path.lexists(out) and not overwrite):
             raise OutputExistsError(out, overwritable=not is_folder)
+
+
+@contextmanager
+def _looking_at(out: Path) -> Iterator[None]:
+    """Refuse a path that is not in UTF-8, or where nothing can be written; what the system refuses is named by it."""
+    check_path(out.absolute())
+    try:
+        if not os.access(there := _there(out), os.W_OK | os.X_OK):
+            problem = f"nothing can be written to {there}" if there.is_dir() else f"{there} is no folder"
+            raise PermissionError(errno.EACCES, problem)
+        yield
     except OutputExistsError:
         raise
     except OSError as error:
         raise OutputWriteError(out, None, error) from error
-
-
-def _check_writable(out: Path) -> None:
-    if not os.access(there := _there(out), os.W_OK | os.X_OK):
-        problem = f"nothing can be written to {there}" if there.is_dir() else f"{there} is no folder"
-        raise PermissionError(errno.EACCES, problem)
 
 
 def _refuse_existing(out: Path, known: Set[str], *, overwrite: bool) -> None:
