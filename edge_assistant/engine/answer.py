@@ -51,7 +51,7 @@ class Answer:
         self._gone: list[slice] = []
         """What was evicted to make room, each of the context as it then was."""
         self._unread = prompt
-        self._had = 0
+        self._most_held = 0
         """How many tokens of the prompt its slots have held at most."""
         self._session: Session | None = None
 
@@ -79,7 +79,7 @@ class Answer:
         session.cache.comes_again = 0 if self._gone else self._keep.tokens
         kept = session.cache.length
         self._session = session
-        self._has(kept)
+        self._note_held(kept)
         # The token that is due is the writer's to run.
         self._unread = text[kept:-1] if self.begun else text[kept:]
 
@@ -155,15 +155,15 @@ class Answer:
         """Have what another slot has read of this text by now: it need not be read again."""
         taken = self._prefixes.take_over(self._in_session, self.text[:-1])
         self._unread = self._unread[taken:]
-        self._has(taken)
+        self._note_held(taken)
 
-    def _has(self, cached: int = 0) -> None:
-        """Note how far the prompt has been had; of what was `cached` count what it had not before an interruption."""
+    def _note_held(self, cached: int = 0) -> None:
+        """Note how far a slot holds the prompt; of what was `cached` count what none held before an interruption."""
         length = self._in_session.cache.length
-        new = min(cached, length - self._had)
+        new = min(cached, length - self._most_held)
         if new > 0 and not self.begun:
             self._count(cached_tokens=self.progress.usage.cached_tokens + new)
-        self._had = max(self._had, length)
+        self._most_held = max(self._most_held, length)
 
     def _read(self, most: int | None) -> list[int]:
         """Read one chunk; return the tokens that the last one of the prompt brings."""
@@ -171,7 +171,7 @@ class Answer:
         chunk = next(session.chunks(self._unread, most))
         logits = session.run(chunk)
         self._unread = self._unread[len(chunk) :]
-        self._has()
+        self._note_held()
         if self.unread or self.begun:
             return []
         self._prefixes.keep(session.cache, self._keep, self._owner)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -222,8 +223,8 @@ class Prefixes:
             return 0
         wanted, start = text[: cache.longest_prefix], cache.length
         others = [one.cache for one in self._sessions if one is not session and one.adapter is session.adapter]
-        source = max(others, key=lambda other: other.lends(wanted), default=cache)
-        end = source.lends(wanted)
+        lent = [(other.lends(wanted), other) for other in others]
+        end, source = max(lent, key=itemgetter(0), default=(0, cache))
         if end - start < SHORTEST:
             return 0
         cache.put(wanted[start:end], source.rows(start, end))

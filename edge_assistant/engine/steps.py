@@ -57,11 +57,11 @@ class Steps:
         alone: list[list[Held]] = []
         plain: list[Held] = []
         failed: list[Outcome] = []
-        sociable = [held for held in turn if self._may_step_together(held)]
+        joining = [held for held in turn if self._may_step_together(held)]
         for held in turn:
             work = held.request.work
             if isinstance(work, Answer) and not work.unread:
-                others = sum(_alike(held, other) for other in sociable) - 1 if held in sociable else 0
+                others = sum(_alike(held, other) for other in joining) - 1 if held in joining else 0
                 started = perf_counter()
                 tokens = _attempt(partial(work.plan, others))
                 seconds = perf_counter() - started
@@ -69,7 +69,7 @@ class Steps:
                     failed.append(Outcome(held, tokens, seconds))
                     continue
                 held.request.computed_s += seconds
-                if tokens == 1 and held in sociable:
+                if tokens == 1 and held in joining:
                     plain.append(held)
                 else:
                     alone.append([held])
